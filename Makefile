@@ -1,0 +1,67 @@
+# `make demo` and `make test` are all that a fresh machine needs; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/adk-gke-sandbox
+UV_VERSION := 0.13.9
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+PYTHON := .venv/bin/python
+LOCKS := requirements/runtime.txt requirements/infra.txt requirements/dev.txt
+# uv reads indexes from its own configuration; a folder of wheels that pip knows of is not part of the locks.
+unexport PIP_FIND_LINKS
+
+.PHONY: help demo test check bench up down status clean lock format
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+demo: .venv/ready ## local cluster, `pulumi up`, an ADK agent that runs code on it
+	@$(PYTHON) examples/demo.py
+
+test: .venv/ready ## everything, on the real local cluster
+	@$(PYTHON) tests/everything.py
+
+check: .venv/ready ## formatting, lint, types
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
+
+bench: .venv/ready up ## ours and ADK's own executor side by side
+	@$(PYTHON) tests/bench/compare.py
+
+up: .venv/ready ## start the local cluster and bring the stack up
+	@$(PYTHON) infra/local up && $(PYTHON) infra/local stack up
+
+down: .venv/ready ## stop the local cluster and remove its state
+	@$(PYTHON) infra/local down
+
+status: .venv/ready ## what runs
+	@$(PYTHON) infra/local status
+
+clean: ## stop the cluster, remove the virtual environment and the cache
+	@if [ -x $(PYTHON) ]; then $(PYTHON) infra/local down; fi
+	@chmod -R u+w "$(CACHE)" 2>/dev/null || true
+	@rm -rf "$(CACHE)" .venv build
+
+format: .venv/ready ## format and fix
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+lock: $(UV) ## resolve requirements/*.in anew
+	@cd requirements && for name in runtime infra dev; do \
+	  $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.txt; done
+	@cd requirements && $(UV) pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" image-data.in -o image-data.txt
+
+$(UV):
+	@echo "uv $(UV_VERSION) -> $(dir $(UV))"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; this is $$(python3 --version). Install one and put it first on PATH." >&2; exit 1; }
+	@python3 -m venv $(CACHE)/uv-$(UV_VERSION) || { echo "python3 -m venv failed: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@$(CACHE)/uv-$(UV_VERSION)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/ready: $(UV) pyproject.toml $(LOCKS)
+	@echo "locked packages -> .venv"
+	@[ -x $(PYTHON) ] || $(UV) venv --quiet --python python3 .venv
+	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes $(LOCKS)
+	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	@touch $@

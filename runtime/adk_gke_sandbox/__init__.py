@@ -1,0 +1,51 @@
+"""Run the Python that Google ADK agents write in gVisor sandboxes on Google Kubernetes Engine."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adk_gke_sandbox.adk import GkeCodeExecutor
+    from adk_gke_sandbox.config import ExecutorConfig
+    from adk_gke_sandbox.contract import Contract
+    from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
+    from adk_gke_sandbox.execution import File, Limits, Outcome, Reason
+    from adk_gke_sandbox.sandbox import Sandbox
+
+_HOMES = {
+    "ClusterError": "errors",
+    "ConfigError": "errors",
+    "Contract": "contract",
+    "ContractError": "errors",
+    "ExecutorConfig": "config",
+    "File": "execution",
+    "GkeCodeExecutor": "adk",
+    "Limits": "execution",
+    "Outcome": "execution",
+    "Reason": "execution",
+    "Sandbox": "sandbox",
+    "SandboxError": "errors",
+}
+
+__all__ = [
+    "ClusterError",
+    "ConfigError",
+    "Contract",
+    "ContractError",
+    "ExecutorConfig",
+    "File",
+    "GkeCodeExecutor",
+    "Limits",
+    "Outcome",
+    "Reason",
+    "Sandbox",
+    "SandboxError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used, so that the command line does not pay for ADK."""
+    if name in _HOMES:
+        return getattr(import_module(f"adk_gke_sandbox.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,205 @@
+"""ADK's side: ``GkeCodeExecutor``, and an ``Outcome`` as ADK's result. The only module that imports ADK."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from google.adk.code_executors.base_code_executor import BaseCodeExecutor
+from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
+from google.adk.code_executors.code_execution_utils import File as AdkFile
+from pydantic import ConfigDict, PrivateAttr, ValidationError
+
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
+from adk_gke_sandbox.errors import ConfigError
+from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason
+from adk_gke_sandbox.sandbox import Sandbox, failure_line
+
+if TYPE_CHECKING:
+    from google.adk.agents.invocation_context import InvocationContext
+
+ANNOTATION: Final = "adk-gke-sandbox/"
+STDOUT_TAIL: Final = 4000
+"""Characters of standard output that a failure repeats: the model sees nothing else of it."""
+
+_TIMEOUT_EXIT: Final = 124
+"""Exit code of a program that was killed for its time, as of coreutils' timeout(1)."""
+
+_BAD_NAME: Final = re.compile(r"(^|/)\.\.(/|$)|^/|[\x00-\x1f:\\]")
+
+
+class GkeCodeExecutor(BaseCodeExecutor):
+    """Runs model-written Python in gVisor sandboxes on GKE; a drop-in for ADK's class of this name.
+
+    Parameters, their defaults and what they mean: ``adk_gke_sandbox.config.ExecutorConfig``. The first two may
+    be given by position, as with ADK's class.
+
+    Raises:
+        ConfigError: an unknown parameter, or a value that cannot work.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    namespace: str = "default"
+    image: str = "python:3.11-slim"
+    timeout_seconds: int | None = 300
+    cpu_requested: str = "200m"
+    mem_requested: str = "256Mi"
+    cpu_limit: str = "500m"
+    mem_limit: str = "512Mi"
+    kubeconfig_path: str | None = None
+    kubeconfig_context: str | None = None
+    schedule_timeout_seconds: int = 300
+    service_account: str = "default"
+    runtime_class: str = "gvisor"
+    node_selector: Mapping[str, str] = {}
+    tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
+    image_pull_policy: str = "IfNotPresent"
+    limits: Limits = Limits()
+
+    _sandbox: Sandbox = PrivateAttr()
+
+    def __init__(
+        self, kubeconfig_path: str | None = None, kubeconfig_context: str | None = None, **settings: Any
+    ) -> None:
+        known = type(self).model_fields
+        for name in settings:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                raise ConfigError(
+                    f"GkeCodeExecutor has no parameter {name!r}",
+                    f"Did you mean {close[0]!r}?" if close else f"Parameters: {', '.join(sorted(known))}",
+                )
+        if settings.get("stateful"):
+            raise ConfigError("stateful=True is not supported: every execution has a sandbox of its own", "Leave it out")
+        try:
+            super().__init__(kubeconfig_path=kubeconfig_path, kubeconfig_context=kubeconfig_context, **settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{where}={first['input']!r}: {first['msg']}", "Correct the value") from error
+        self._sandbox = Sandbox(ExecutorConfig(**self._config_settings()))
+
+    def _config_settings(self) -> dict[str, Any]:
+        names = ExecutorConfig.__dataclass_fields__
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_contract(
+        cls, contract: str | Path | Contract | Mapping[str, Any] | None = None, **overrides: Any
+    ) -> Self:
+        """Return an executor for the stack that a contract describes.
+
+        Args:
+            contract: A path, a document or a contract; by default the file that ``ADK_GKE_SANDBOX_CONTRACT``
+                names, then the agents' mount.
+            **overrides: Parameters that differ; they must stay under the contract's ceilings.
+
+        Raises:
+            ContractError: the contract cannot be read.
+            ConfigError: an unknown parameter, or one above a ceiling.
+        """
+        found = load(contract)
+        if "KUBERNETES_SERVICE_HOST" not in os.environ and found.cluster.context:
+            overrides.setdefault("kubeconfig_context", found.cluster.context)
+        cls(**overrides)  # unknown names and wrong types first: they have the clearer message
+        known = ExecutorConfig.__dataclass_fields__
+        own = {name: value for name, value in overrides.items() if name in known}
+        config = ExecutorConfig.from_contract(found, **own)
+        rest = {name: value for name, value in overrides.items() if name not in known}
+        return cls(**{name: getattr(config, name) for name in known}, **rest)
+
+    def execute_code(
+        self, invocation_context: InvocationContext, code_execution_input: CodeExecutionInput
+    ) -> CodeExecutionResult:
+        """Run the code in a sandbox of its own. Never raises; cluster trouble is a result, too."""
+        outcome = self._sandbox.run(
+            code_execution_input.code,
+            files=tuple(_file_in(file) for file in code_execution_input.input_files),
+            annotations=_annotations(invocation_context),
+            aborted=lambda: getattr(invocation_context, "is_aborted", False) is True,
+        )
+        return to_result(outcome)
+
+
+def to_result(outcome: Outcome) -> CodeExecutionResult:
+    """Return ADK's result for an outcome.
+
+    ADK shows the model ``stdout`` alone when ``stderr`` is empty, and ``stderr`` alone otherwise; so a success
+    has no ``stderr``, and a failure repeats the end of ``stdout`` in it.
+    """
+    stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
+    files = [_file_out(file) for file in outcome.files if _safe(file.name)]
+    if outcome.reason is Reason.COMPLETED:
+        if stderr:
+            stdout += ("" if not stdout or stdout.endswith("\n") else "\n") + f"[stderr]\n{stderr}"
+        if outcome.files_left_out:
+            stdout += f"\n[files left out: {', '.join(outcome.files_left_out)}]\n"
+        return CodeExecutionResult(stdout=stdout, stderr="", output_files=files, exit_code=0)
+    parts = [failure_line(outcome)]
+    if stdout:
+        tail = stdout[-STDOUT_TAIL:]
+        parts.append(f"[stdout{', last part' if len(tail) < len(stdout) else ''}]\n{tail.rstrip()}")
+    if stderr:
+        parts.append(f"[stderr]\n{stderr.rstrip()}")
+    return CodeExecutionResult(
+        stdout=stdout, stderr="\n".join(parts) + "\n", output_files=files, exit_code=_exit_code(outcome)
+    )
+
+
+def _exit_code(outcome: Outcome) -> int | None:
+    if outcome.reason is Reason.DEADLINE_EXCEEDED:
+        return _TIMEOUT_EXIT
+    if outcome.reason not in CODE_REASONS and not outcome.started:
+        return None
+    return outcome.exit_code or 1
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _file_in(file: AdkFile) -> File:
+    """ADK's flow hands over base64 text, direct callers may give bytes."""
+    content: str | bytes = file.content
+    if isinstance(content, str):
+        try:
+            content = base64.b64decode(content, validate=True)
+        except (binascii.Error, ValueError):
+            content = content.encode("utf-8", "surrogatepass")
+    return File(name=file.name, content=content, mime_type=file.mime_type or "text/plain")
+
+
+def _file_out(file: File) -> AdkFile:
+    return AdkFile(name=file.name, content=file.content, mime_type=file.mime_type)  # type: ignore[arg-type]
+
+
+def _safe(name: str) -> bool:
+    """Whether a name is safe as an artifact's: ADK uses it as it is."""
+    return bool(name) and name != "." and len(name.encode()) <= 200 and not _BAD_NAME.search(name)
+
+
+def _annotations(context: Any) -> dict[str, str]:
+    """Return what ties the objects to an invocation; session and user only as hashes."""
+    session = getattr(context, "session", None)
+    found = {
+        "invocation-id": getattr(context, "invocation_id", None),
+        "session-hash": _hash(getattr(session, "id", None)),
+        "user-hash": _hash(getattr(session, "user_id", None)),
+    }
+    return {ANNOTATION + key: value for key, value in found.items() if isinstance(value, str) and value}
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:16] if isinstance(value, str) and value else ""
+
+
+__all__ = ["GkeCodeExecutor", "to_result"]

@@ -1,0 +1,173 @@
+"""The command line: ``adk-gke-sandbox run`` and ``adk-gke-sandbox contract show``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adk_gke_sandbox import contract as contracts
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.errors import ConfigError, SandboxError
+from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason
+from adk_gke_sandbox.sandbox import Sandbox, failure_line
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+contract_app = typer.Typer(no_args_is_help=True)
+app.add_typer(contract_app, name="contract", help="The contract between a stack and this package.")
+
+EXIT_USAGE = 2
+EXIT_INFRASTRUCTURE = 125
+"""The program did not run; as of docker-run(1)."""
+
+EXIT_TIMEOUT = 124
+EXIT_INTERRUPTED = 130
+
+_err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.callback()
+def _root() -> None:
+    """Run Python in gVisor sandboxes on Kubernetes."""
+
+
+@app.command()
+def run(
+    script: Annotated[Path, typer.Argument(help="Python file to run; - reads standard input.")],
+    argv: Annotated[list[str] | None, typer.Argument(help="Arguments of the program, after --.")] = None,
+    file: Annotated[list[Path] | None, typer.Option(help="Input file; may be repeated.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the files that the program writes.")] = Path(),
+    contract: Annotated[
+        Path | None, typer.Option(help=f"Contract; default: ${contracts.CONTRACT_ENV}, then the agents' mount.")
+    ] = None,
+    no_contract: Annotated[bool, typer.Option("--no-contract", help="Use the options alone.")] = False,
+    namespace: Annotated[str | None, typer.Option()] = None,
+    image: Annotated[str | None, typer.Option()] = None,
+    timeout_seconds: Annotated[float | None, typer.Option("--timeout", help="Seconds.")] = None,
+    schedule_timeout_seconds: Annotated[float | None, typer.Option("--schedule-timeout", help="Seconds.")] = None,
+    cpu_limit: Annotated[str | None, typer.Option()] = None,
+    mem_limit: Annotated[str | None, typer.Option()] = None,
+    kubeconfig: Annotated[str | None, typer.Option()] = None,
+    context: Annotated[str | None, typer.Option()] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show phases and usage.")] = False,
+) -> None:
+    """Run a Python file in a sandbox, as an agent would."""
+    given = {
+        "namespace": namespace,
+        "image": image,
+        "timeout_seconds": timeout_seconds,
+        "schedule_timeout_seconds": schedule_timeout_seconds,
+        "cpu_limit": cpu_limit,
+        "mem_limit": mem_limit,
+        "kubeconfig_path": kubeconfig,
+        "kubeconfig_context": context,
+    }
+    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    try:
+        config = _config(contract, no_contract, overrides)
+        code = sys.stdin.read() if str(script) == "-" else _read(script).decode("utf-8-sig", "surrogateescape")
+        files = tuple(File(name=path.name, content=_read(path)) for path in file or [])
+    except SandboxError as error:
+        _fail(error)
+    aborted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: aborted.set())
+    logging.getLogger("adk_gke_sandbox").setLevel(logging.ERROR)
+    outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=aborted.is_set)
+    _show(outcome, output, verbose)
+    raise typer.Exit(_exit_code(outcome))
+
+
+@contract_app.command("show")
+def contract_show(
+    path: Annotated[Path | None, typer.Argument(help="Contract; default as for run.")] = None,
+) -> None:
+    """Print the contract in use."""
+    try:
+        typer.echo(contracts.load(path).to_json(), nl=False)
+    except SandboxError as error:
+        _fail(error)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+def _config(contract: Path | None, no_contract: bool, overrides: dict[str, Any]) -> ExecutorConfig:
+    if no_contract:
+        return ExecutorConfig(**overrides)
+    found = contracts.load(contract)
+    if found.cluster.context and "kubeconfig_context" not in overrides:
+        overrides["kubeconfig_context"] = found.cluster.context
+    return ExecutorConfig.from_contract(found, **overrides)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", "Name a file that exists") from error
+
+
+def _fail(error: SandboxError) -> None:
+    _err.print(f"adk-gke-sandbox: {error}", style="red", markup=False)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def _show(outcome: Outcome, output: Path, verbose: bool) -> None:
+    for stream, data in ((sys.stdout, outcome.stdout), (sys.stderr, outcome.stderr)):
+        stream.buffer.write(data)
+        stream.flush()
+    for file in outcome.files:
+        target = output / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.content)
+        _err.print(f"wrote {target}", style="dim", markup=False)
+    for left in outcome.files_left_out:
+        _err.print(f"left out {left}", style="yellow", markup=False)
+    if outcome.reason is not Reason.COMPLETED and (verbose or outcome.reason is not Reason.ERROR):
+        _err.print(f"adk-gke-sandbox: {failure_line(outcome)}", style="red", markup=False)
+    if verbose:
+        _err.print(phases(outcome))
+
+
+def phases(outcome: Outcome) -> Table:
+    """Return a table of the phases and the usage of an execution."""
+    table = Table(title=f"{outcome.name}: {outcome.reason.value} ({outcome.launch})")
+    timings = outcome.timings
+    shown = {
+        "submit": timings.submit,
+        "schedule": timings.schedule,
+        "start": timings.start,
+        "run": timings.run,
+        "delete": timings.delete,
+        "total": timings.total,
+    }
+    for phase in shown:
+        table.add_column(phase, justify="right")
+    table.add_column("cpu", justify="right")
+    table.add_column("peak memory", justify="right")
+    table.add_row(
+        *(f"{seconds:.2f} s" for seconds in shown.values()),
+        f"{outcome.cpu_seconds:.2f} s",
+        f"{outcome.peak_memory_bytes / 1024 / 1024:.0f} MiB",
+    )
+    return table
+
+
+def _exit_code(outcome: Outcome) -> int:
+    if outcome.reason is Reason.COMPLETED:
+        return 0
+    if outcome.reason is Reason.DEADLINE_EXCEEDED:
+        return EXIT_TIMEOUT
+    if outcome.reason is Reason.ABORTED:
+        return EXIT_INTERRUPTED
+    return outcome.exit_code or 1 if outcome.reason in CODE_REASONS else EXIT_INFRASTRUCTURE

@@ -1,0 +1,177 @@
+"""Settings of one executor: checked when built, frozen afterwards. No I/O, no Kubernetes client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final
+
+from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration
+from adk_gke_sandbox.errors import ConfigError
+from adk_gke_sandbox.execution import Limits
+
+MIB: Final = 1024 * 1024
+MIN_MEMORY_BYTES: Final = 128 * MIB
+"""Below this a Python interpreter under gVisor has no room for a program."""
+
+_RESERVED_BYTES: Final = 150 * MIB
+"""Memory of gVisor's kernel and the supervisor, which the program's address space must leave free."""
+
+_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(m|k|[MGTPE]|[KMGTPE]i)?")
+_FACTORS: Final = {
+    "": Decimal(1),
+    "m": Decimal("0.001"),
+    **{unit: Decimal(1000) ** power for power, unit in enumerate(("k", "M", "G", "T", "P", "E"), start=1)},
+    **{unit: Decimal(1024) ** power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
+}
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
+
+
+def quantity(text: str, *, setting: str) -> Decimal:
+    """Return the number that a Kubernetes quantity stands for.
+
+    See https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/.
+
+    Raises:
+        ConfigError: not a positive quantity.
+    """
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    value = Decimal(match[1]) * _FACTORS[match[2] or ""] if match else Decimal(0)
+    if value <= 0:
+        raise ConfigError(
+            f"{setting}={text!r} is not a Kubernetes quantity",
+            'Write for example "500m" or "2" for CPU, "512Mi" or "1Gi" for memory',
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorConfig:
+    """How an executor runs programs. The first nine settings have ADK's names and defaults.
+
+    Attributes:
+        namespace: Namespace of the sandboxes.
+        image: Image with a ``python3`` of version 3.8 or later.
+        timeout_seconds: Wall-clock time of a program, from its start.
+        cpu_requested: CPU request, a Kubernetes quantity.
+        mem_requested: Memory request, a Kubernetes quantity.
+        cpu_limit: CPU limit, a Kubernetes quantity.
+        mem_limit: Memory limit, a Kubernetes quantity of at least 128Mi.
+        kubeconfig_path: Kubeconfig file; ``None`` means in-cluster, then the default kubeconfig.
+        kubeconfig_context: Context in it; alone it selects a context of the default kubeconfig.
+        schedule_timeout_seconds: Time for everything before the program starts.
+        service_account: ServiceAccount of the sandbox pods; its token is never mounted.
+        runtime_class: RuntimeClass of the sandbox pods.
+        node_selector: Node labels that the sandbox pods ask for.
+        tolerations: Taints that the sandbox pods tolerate.
+        image_pull_policy: ``IfNotPresent``, ``Always`` or ``Never``.
+        limits: Bounds inside the sandbox; ``timeout_seconds``, ``memory_bytes`` and ``cpu_count`` of it are
+            derived from the settings above.
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+
+    namespace: str = "default"
+    image: str = "python:3.11-slim"
+    timeout_seconds: float = 300
+    cpu_requested: str = "200m"
+    mem_requested: str = "256Mi"
+    cpu_limit: str = "500m"
+    mem_limit: str = "512Mi"
+    kubeconfig_path: str | None = None
+    kubeconfig_context: str | None = None
+    schedule_timeout_seconds: float = 300
+    service_account: str = "default"
+    runtime_class: str = "gvisor"
+    node_selector: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
+    image_pull_policy: str = "IfNotPresent"
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        for setting in ("namespace", "service_account", "runtime_class"):
+            value = getattr(self, setting)
+            if not isinstance(value, str) or not _DNS_LABEL.fullmatch(value):
+                raise ConfigError(
+                    f"{setting}={value!r} is not a Kubernetes name",
+                    "Use 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
+                )
+        if not isinstance(self.image, str) or not self.image or re.search(r"\s", self.image):
+            raise ConfigError(f"image={self.image!r} is not an image reference", 'Write for example "python:3.11-slim"')
+        for setting in ("timeout_seconds", "schedule_timeout_seconds"):
+            value = getattr(self, setting)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 86400:
+                raise ConfigError(f"{setting}={value!r} is out of range", "Give seconds, above 0 and at most 86400")
+        for kind in ("cpu", "mem"):
+            asked = quantity(getattr(self, f"{kind}_requested"), setting=f"{kind}_requested")
+            limit = quantity(getattr(self, f"{kind}_limit"), setting=f"{kind}_limit")
+            if asked > limit:
+                raise ConfigError(
+                    f"{kind}_requested={getattr(self, f'{kind}_requested')!r} is above "
+                    f"{kind}_limit={getattr(self, f'{kind}_limit')!r}",
+                    "Lower the request or raise the limit",
+                )
+        if self.memory_bytes < MIN_MEMORY_BYTES:
+            raise ConfigError(f"mem_limit={self.mem_limit!r} is too small for Python under gVisor", "Give at least 128Mi")
+        if self.image_pull_policy not in _PULL_POLICIES:
+            raise ConfigError(
+                f"image_pull_policy={self.image_pull_policy!r} is unknown", f"Use one of {', '.join(_PULL_POLICIES)}"
+            )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The container's memory limit in bytes."""
+        return int(quantity(self.mem_limit, setting="mem_limit"))
+
+    @property
+    def runner_limits(self) -> Limits:
+        """What the runner enforces, derived from the container's limits.
+
+        The address space stays below the memory limit, so that a program gets a ``MemoryError`` before
+        the whole sandbox is killed.
+        """
+        return replace(
+            self.limits,
+            timeout_seconds=self.timeout_seconds,
+            memory_bytes=max(self.memory_bytes - _RESERVED_BYTES, self.memory_bytes // 2),
+            cpu_count=max(1, int(quantity(self.cpu_limit, setting="cpu_limit"))),
+        )
+
+    @classmethod
+    def from_contract(cls, contract: Contract, **overrides: Any) -> ExecutorConfig:
+        """Return the settings that a contract asks for, with overrides that stay under its ceilings.
+
+        Raises:
+            ConfigError: an override is above a ceiling, or a value cannot work.
+        """
+        given: dict[str, Any] = {
+            "namespace": contract.namespace,
+            "image": contract.image,
+            "timeout_seconds": contract.timeout_seconds,
+            "schedule_timeout_seconds": contract.schedule_timeout_seconds,
+            **contract.resources.model_dump(),
+            "service_account": contract.sandbox_service_account,
+            "runtime_class": contract.runtime_class,
+            "node_selector": MappingProxyType(dict(contract.node_selector)),
+            "tolerations": contract.tolerations,
+            **overrides,
+        }
+        config = cls(**given)
+        ceilings = contract.ceilings
+        for setting, ceiling in (("cpu_limit", ceilings.cpu), ("mem_limit", ceilings.memory)):
+            if quantity(getattr(config, setting), setting=setting) > quantity(ceiling, setting="ceiling"):
+                raise ConfigError(
+                    f"{setting}={getattr(config, setting)!r} is above the stack's ceiling {ceiling!r}",
+                    "Ask for less, or have the platform team raise the ceiling in the stack's settings",
+                )
+        if config.timeout_seconds > ceilings.timeout_seconds:
+            raise ConfigError(
+                f"timeout_seconds={config.timeout_seconds!r} is above the stack's ceiling {ceilings.timeout_seconds}",
+                "Ask for less, or have the platform team raise the ceiling in the stack's settings",
+            )
+        return config

@@ -1,0 +1,179 @@
+"""The contract: what ``infra`` provisions and the runtime needs to know of it.
+
+``infra`` builds the contract first and everything else from it; the runtime loads it. This module knows
+neither Kubernetes' client nor ADK nor Pulumi.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adk_gke_sandbox.errors import ContractError
+
+SCHEMA_VERSION: Final = 1
+CONTRACT_ENV: Final = "ADK_GKE_SANDBOX_CONTRACT"
+CONTRACT_MOUNT: Final = Path("/etc/adk-gke-sandbox/contract.json")
+CONTRACT_KEY: Final = "contract.json"
+"""Key of the contract in the ConfigMap that is mounted into agents."""
+
+APP_LABEL: Final = "app.kubernetes.io/name"
+APP_NAME: Final = "adk-gke-sandbox"
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+EXECUTION_LABEL: Final = "adk-gke-sandbox/execution"
+"""Label of every object of one execution; its value is the execution's name."""
+SANDBOX_UID: Final = 1001
+RUNTIME_NODE_KEY: Final = "sandbox.gke.io/runtime"
+"""Node label and taint of GKE Sandbox nodes (https://cloud.google.com/kubernetes-engine/docs/concepts/sandbox-pods)."""
+
+
+class Rule(BaseModel):
+    """One RBAC rule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    api_group: str
+    resource: str
+    verbs: tuple[str, ...]
+
+
+EXECUTOR_RULES: Final[tuple[Rule, ...]] = (
+    Rule(api_group="batch", resource="jobs", verbs=("create", "delete", "get")),
+    Rule(api_group="", resource="configmaps", verbs=("create",)),
+    Rule(api_group="", resource="pods", verbs=("list", "watch")),
+    Rule(api_group="", resource="pods/log", verbs=("get",)),
+    Rule(api_group="", resource="events", verbs=("list", "watch")),
+)
+"""What the executor's identity may do in the sandbox namespace: exactly what the code calls."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cluster(_Model):
+    """Where the API server is.
+
+    ``context`` names a kubeconfig context; the GKE fields are empty on other clusters.
+    """
+
+    context: str = ""
+    project: str = ""
+    location: str = ""
+    name: str = ""
+    endpoint: str = ""
+
+
+class Toleration(_Model):
+    """A toleration of sandbox pods."""
+
+    key: str
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["NoSchedule", "NoExecute", ""] = "NoSchedule"
+
+
+GVISOR_TOLERATION: Final = Toleration(key=RUNTIME_NODE_KEY, value="gvisor")
+
+
+class Resources(_Model):
+    """Requests and limits of a sandbox container, as Kubernetes quantities."""
+
+    cpu_requested: str = "200m"
+    mem_requested: str = "256Mi"
+    cpu_limit: str = "500m"
+    mem_limit: str = "512Mi"
+
+
+class Ceilings(_Model):
+    """The most that one execution may ask for."""
+
+    cpu: str = "4"
+    memory: str = "8Gi"
+    timeout_seconds: int = Field(default=3600, gt=0)
+
+
+class Contract(_Model):
+    """Everything that the runtime needs to know of a provisioned stack."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stack: str = Field(min_length=1)
+    cluster: Cluster = Cluster()
+    namespace: str = Field(default="agent-sandbox", min_length=1)
+    agents_namespace: str = Field(default="agents", min_length=1)
+    agent_service_account: str = Field(default="agent", min_length=1)
+    sandbox_service_account: str = Field(default="sandbox-runner", min_length=1)
+    runtime_class: str = Field(default="gvisor", min_length=1)
+    node_selector: Mapping[str, str] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
+    image: str = Field(min_length=1)
+    resources: Resources = Resources()
+    ceilings: Ceilings = Ceilings()
+    timeout_seconds: int = Field(default=300, gt=0)
+    schedule_timeout_seconds: int = Field(default=300, gt=0)
+    egress: Literal["none", "fqdn", "internet"] = "none"
+
+    def to_json(self) -> str:
+        """Return the document with stable key order, as exported and mounted."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+
+
+def parse(document: str | bytes | Mapping[str, Any], *, source: str = "contract") -> Contract:
+    """Return the contract in a JSON text or an already decoded mapping.
+
+    Raises:
+        ContractError: not JSON, an unknown key, a missing or wrong value, an unknown schema version.
+    """
+    try:
+        data = json.loads(document) if isinstance(document, (str, bytes)) else dict(document)
+    except ValueError as error:
+        raise ContractError(
+            f"{source} is not JSON: {error}", "Write it with `adk-gke-sandbox contract pull`"
+        ) from error
+    if not isinstance(data, dict):
+        raise ContractError(f"{source} is not a JSON object", "Write it with `adk-gke-sandbox contract pull`")
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ContractError(
+            f"{source} has schema version {version!r}; this package reads version {SCHEMA_VERSION}",
+            "Install the adk-gke-sandbox release that matches the stack, or run `pulumi up` with this one",
+        )
+    try:
+        return Contract.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ContractError(
+            f"{source}: {where}: {first['msg']}",
+            "The stack and this package do not match: pull the contract again, or install the matching release",
+        ) from error
+
+
+def load(source: str | Path | Contract | Mapping[str, Any] | None = None) -> Contract:
+    """Return the contract from an argument, else from the environment, else from the agents' mount.
+
+    Args:
+        source: A contract, a decoded document or a path. ``None`` looks at the file named by
+            ``ADK_GKE_SANDBOX_CONTRACT``, then at ``/etc/adk-gke-sandbox/contract.json``.
+
+    Raises:
+        ContractError: nothing found, or what was found cannot be read.
+    """
+    if isinstance(source, Contract):
+        return source
+    if isinstance(source, Mapping):
+        return parse(source)
+    path = Path(source or os.environ.get(CONTRACT_ENV) or CONTRACT_MOUNT)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ContractError(
+            f"cannot read the contract {path}: {error.strerror}",
+            f"Name a file in {CONTRACT_ENV}, mount the stack's ConfigMap, or run `adk-gke-sandbox contract pull`",
+        ) from error
+    return parse(text, source=str(path))

@@ -1,0 +1,207 @@
+"""What the cluster says of a pod or a refused call becomes a ``Reason`` and a sentence to act on. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from adk_gke_sandbox.errors import ClusterError, Forbidden, NotFound, Unauthorized
+from adk_gke_sandbox.execution import Reason
+
+_IMAGE_WAITS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
+_IMAGE_FATAL: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+_CONTAINER_FATAL: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_PULL_REFUSED: Final = re.compile(r"not found|denied|refused|unauthorized|forbidden", re.IGNORECASE)
+"""A registry's answer that will not change by asking again."""
+
+_LIVE_QUOTA: Final = re.compile(r"exceeded quota: ([^,]+),")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """The little of a pod that decides something. Absent fields are empty, not guessed."""
+
+    name: str
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    unscheduled: str = ""
+    """The scheduler's message while no node took the pod."""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    running: bool = False
+    terminated_reason: str = ""
+    terminated_message: str = ""
+    exit_code: int | None = None
+    deleting: bool = False
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the container runs or has run."""
+        return self.running or self.exit_code is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """Why an execution cannot go on.
+
+    Attributes:
+        reason: The reason of the outcome.
+        message: Cause and cure in one sentence or two.
+        final: Whether waiting is useless; otherwise it is what to say at the schedule deadline.
+    """
+
+    reason: Reason
+    message: str
+    final: bool = True
+
+
+def view(pod: Mapping[str, Any]) -> PodView:
+    """Return the view of a pod as the API server sends it."""
+    status = pod.get("status") or {}
+    container = next(iter(status.get("containerStatuses") or []), {})
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    terminated = state.get("terminated") or {}
+    unscheduled = next(
+        (
+            condition.get("message", "")
+            for condition in status.get("conditions") or []
+            if condition.get("type") == "PodScheduled" and condition.get("status") == "False"
+        ),
+        "",
+    )
+    return PodView(
+        name=pod["metadata"]["name"],
+        phase=status.get("phase", ""),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        unscheduled=unscheduled,
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        running="running" in state,
+        terminated_reason=terminated.get("reason", ""),
+        terminated_message=terminated.get("message", ""),
+        exit_code=terminated.get("exitCode"),
+        deleting=bool(pod["metadata"].get("deletionTimestamp")),
+    )
+
+
+def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
+    """Return why a pod whose container does not run yet will not run, or has not so far."""
+    if pod.reason in ("Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"):
+        return Diagnosis(reason=Reason.EVICTED, message=f"the node pushed the pod out: {pod.message or pod.reason}")
+    if pod.waiting_reason in _IMAGE_FATAL or (
+        pod.waiting_reason in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)
+    ):
+        return Diagnosis(
+            reason=Reason.IMAGE_UNAVAILABLE,
+            message=f"the node cannot get the image {image}: {_line(pod.waiting_message) or pod.waiting_reason}. "
+            "Check the name, that it was pushed, and that the nodes may read its registry",
+        )
+    if pod.waiting_reason in _IMAGE_WAITS:
+        return Diagnosis(
+            reason=Reason.IMAGE_UNAVAILABLE,
+            message=f"the image {image} could not be pulled in time: "
+            f"{_line(pod.waiting_message) or pod.waiting_reason}. Check that the nodes reach its registry",
+            final=False,
+        )
+    if pod.waiting_reason in _CONTAINER_FATAL:
+        return Diagnosis(
+            reason=Reason.SANDBOX_LOST,
+            message=f"the container could not be created: {_line(pod.waiting_message) or pod.waiting_reason}. "
+            "Check the image and the namespace's configuration",
+        )
+    if pod.phase == "Failed":
+        return Diagnosis(
+            reason=Reason.SANDBOX_LOST,
+            message=f"the pod failed before the program started: {_line(pod.message) or pod.reason}",
+        )
+    if pod.deleting:
+        return Diagnosis(reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else before it ran")
+    if pod.unscheduled:
+        return Diagnosis(
+            reason=Reason.UNSCHEDULABLE,
+            message=f"no node took the pod: {_line(pod.unscheduled)}. "
+            "Check the size and taints of the gVisor node pool against the executor's requests",
+            final=False,
+        )
+    return None
+
+
+def refused_pod(event_message: str) -> Diagnosis:
+    """Return why the Job controller could not create the pod, from its ``FailedCreate`` event."""
+    message = _line(event_message)
+    quota = _LIVE_QUOTA.search(message)
+    if quota:
+        return Diagnosis(
+            reason=Reason.QUOTA_EXCEEDED,
+            message=f"the quota {quota[1]!r} has no room for the pod: {message}. "
+            "Wait for other executions to end, or have the platform team raise it",
+            final=False,
+        )
+    return Diagnosis(
+        reason=Reason.ADMISSION_DENIED,
+        message=f"the cluster refused the pod: {message}. Run `adk-gke-sandbox` against the stack that was provisioned",
+    )
+
+
+def refused_call(error: ClusterError, *, namespace: str) -> Diagnosis:
+    """Return what a refused or unanswered API call means for the execution."""
+    if isinstance(error, Unauthorized):
+        return Diagnosis(
+            reason=Reason.API_UNAVAILABLE,
+            message="the API server does not accept the credentials (401): the token has expired or its "
+            "ServiceAccount is gone. Mint a new kubeconfig, or run `pulumi up` again",
+        )
+    if isinstance(error, NotFound):
+        return Diagnosis(
+            reason=Reason.API_UNAVAILABLE,
+            message=f"{error.message}. Check that the namespace {namespace!r} exists: `pulumi up` makes it",
+        )
+    if isinstance(error, Forbidden):
+        if "exceeded quota" in error.message:
+            return Diagnosis(
+                reason=Reason.QUOTA_EXCEEDED,
+                message=f"{error.message}. Wait for other executions to end, or have the platform team raise the quota",
+            )
+        if "cannot " in error.message:
+            return Diagnosis(
+                reason=Reason.FORBIDDEN,
+                message=f"{error.message}. Check that the namespace {namespace!r} is the stack's own and that "
+                "its Role is bound to this identity: `pulumi up` does both",
+            )
+        return Diagnosis(reason=Reason.ADMISSION_DENIED, message=error.message)
+    if error.status in (400, 422):
+        return Diagnosis(reason=Reason.ADMISSION_DENIED, message=error.message)
+    return Diagnosis(reason=Reason.API_UNAVAILABLE, message=str(error))
+
+
+def after_start(pod: PodView | None) -> Diagnosis:
+    """Return what became of a sandbox whose reply stream ended without an ``end`` frame."""
+    if pod is None or pod.deleting:
+        return Diagnosis(reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else while the program ran")
+    if pod.reason in ("Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"):
+        return Diagnosis(reason=Reason.EVICTED, message=f"the node pushed the pod out: {pod.message or pod.reason}")
+    if pod.terminated_reason == "OOMKilled":
+        return Diagnosis(
+            reason=Reason.MEMORY_LIMIT, message="the sandbox was killed at its memory limit. Use less, or raise mem_limit"
+        )
+    if pod.exit_code == 137:
+        return Diagnosis(
+            reason=Reason.SANDBOX_LOST,
+            message="the sandbox was killed (exit code 137), often for memory. Use less memory, or raise mem_limit",
+        )
+    detail = pod.terminated_message or pod.terminated_reason or pod.message or pod.phase
+    code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
+    return Diagnosis(
+        reason=Reason.SANDBOX_LOST, message=f"the sandbox ended{code} without a result: {_line(detail) or 'no detail'}"
+    )
+
+
+def _line(text: str, most: int = 600) -> str:
+    """Return a message of the cluster as one line without its final stop."""
+    flat = " ".join(text.split()).rstrip(".")
+    return flat if len(flat) <= most else flat[: most - 1] + "…"

@@ -1,0 +1,167 @@
+"""One execution as data: what is asked for, what came of it. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+
+class Reason(str, Enum):
+    """Why an execution ended. Only ``COMPLETED`` and ``ERROR`` are verdicts of the program itself."""
+
+    COMPLETED = "Completed"
+    """The program ended with exit code 0."""
+    ERROR = "Error"
+    """The program ended with another exit code or by a signal of its own."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """The program ran longer than its timeout and was killed."""
+    MEMORY_LIMIT = "MemoryLimit"
+    """The program needed more memory than its limit."""
+    OUTPUT_LIMIT = "OutputLimit"
+    """The program wrote more than its output cap and was killed."""
+    ABORTED = "Aborted"
+    """The caller gave up."""
+    EVICTED = "Evicted"
+    """The node pushed the pod out: preempted, drained or under pressure."""
+    IMAGE_UNAVAILABLE = "ImageUnavailable"
+    """The node cannot get the image."""
+    UNSCHEDULABLE = "Unschedulable"
+    """No node took the pod before the schedule deadline."""
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    """The namespace's ResourceQuota has no room."""
+    ADMISSION_DENIED = "AdmissionDenied"
+    """An admission rule refused the Job or its pod."""
+    FORBIDDEN = "Forbidden"
+    """The executor's identity may not do what it must."""
+    SANDBOX_LOST = "SandboxLost"
+    """The sandbox ended without telling what came of the program."""
+    API_UNAVAILABLE = "ApiUnavailable"
+    """The Kubernetes API does not answer, or refuses the credentials or the namespace."""
+
+
+CODE_REASONS = frozenset(
+    {
+        Reason.COMPLETED,
+        Reason.ERROR,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.MEMORY_LIMIT,
+        Reason.OUTPUT_LIMIT,
+    }
+)
+"""Reasons that tell something about the program; all others tell about the infrastructure or the caller."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds that the runner enforces from inside. Sizes in bytes.
+
+    Attributes:
+        timeout_seconds: Wall-clock time of the program, counted from its start.
+        memory_bytes: RLIMIT_AS of the program; 0 leaves it unset.
+        stdout_bytes: Bytes of standard output kept, head and tail together.
+        stderr_bytes: The same for standard error.
+        flood_bytes: Bytes over both streams after which the program is killed.
+        file_count: Output files returned at the most.
+        file_bytes: Bytes of all returned output files together.
+        processes: RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox.
+        open_files: RLIMIT_NOFILE.
+        cpu_count: Size of numeric thread pools.
+    """
+
+    timeout_seconds: float = 300.0
+    memory_bytes: int = 0
+    stdout_bytes: int = 1024 * 1024
+    stderr_bytes: int = 256 * 1024
+    flood_bytes: int = 512 * 1024 * 1024
+    file_count: int = 50
+    file_bytes: int = 5 * 1024 * 1024
+    processes: int = 128
+    open_files: int = 1024
+    cpu_count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file that goes into an execution or comes out of it."""
+
+    name: str
+    content: bytes
+    mime_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to run. The same document on every path."""
+
+    code: str
+    files: tuple[File, ...] = ()
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Limits = Limits()
+    preload: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds spent in each phase, on the client's clock."""
+
+    submit: float = 0.0
+    """Create calls, until the last object exists."""
+    schedule: float = 0.0
+    """From there until the container runs."""
+    start: float = 0.0
+    """From there until the program starts."""
+    run: float = 0.0
+    """From there until the ``end`` frame."""
+    delete: float = 0.0
+    """Until the API server has accepted the deletion."""
+
+    @property
+    def total(self) -> float:
+        """Seconds from the call to its return."""
+        return self.submit + self.schedule + self.start + self.run + self.delete
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of an execution.
+
+    Attributes:
+        name: Name of the execution and of its Job.
+        reason: Why it ended.
+        message: One sentence of cause and cure; empty when completed.
+        exit_code: Exit code of the program; ``None`` if it never started or nobody knows.
+        signal: Name of the signal that ended the program, for example ``SIGSEGV``.
+        started: Whether the program may have run. Such an execution is never repeated.
+        stdout: Standard output kept.
+        stderr: Standard error kept.
+        stdout_dropped: Bytes cut out of the middle of standard output.
+        stderr_dropped: The same for standard error.
+        files: Output files.
+        files_left_out: Names of output files not returned, with the reason.
+        wall_seconds: Wall-clock time of the program, measured inside.
+        cpu_seconds: CPU time of the program and its children.
+        peak_memory_bytes: Largest resident set of one process.
+        launch: ``cold`` or ``warm``.
+        timings: Phases, on the client's clock.
+    """
+
+    name: str
+    reason: Reason
+    message: str = ""
+    exit_code: int | None = None
+    signal: str = ""
+    started: bool = False
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_dropped: int = 0
+    stderr_dropped: int = 0
+    files: tuple[File, ...] = ()
+    files_left_out: tuple[str, ...] = ()
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    launch: str = "cold"
+    timings: Timings = Timings()

@@ -1,0 +1,174 @@
+"""Settings and a request become Kubernetes objects. Pure: no I/O, no Kubernetes client."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, EXECUTION_LABEL, MANAGED_BY_LABEL, SANDBOX_UID
+
+Manifest = dict[str, Any]
+
+CONTAINER: Final = "code-runner"
+"""Name of the container, the one that ADK's own executor uses."""
+
+RUNNER_PATH: Final = "/etc/sandbox/runner.py"
+REQUEST_FOLDER: Final = "request"
+REQUEST_KEY: Final = "request.json"
+RUNNER_KEY: Final = "runner.py"
+
+CONFIG_MAP_BYTES: Final = 900 * 1024
+"""Bytes of data in one ConfigMap.
+
+The API server refuses more than 1 MiB per object
+(https://kubernetes.io/docs/concepts/configuration/configmap/#motivation); the rest is room for metadata.
+"""
+
+CONFIG_MAPS_MAX: Final = 32
+"""ConfigMaps of one execution at the most; the namespace's quota is sized for it."""
+
+DEADLINE_MARGIN_SECONDS: Final = 30
+"""How long after the last moment at which the client itself acts the Job controller does."""
+
+TTL_SECONDS: Final = 60
+"""When the TTL controller removes a finished Job that its client did not delete."""
+
+EPHEMERAL_STORAGE: Final = "256Mi"
+"""Disk of one sandbox; only the container log and the mounted request use any."""
+
+
+def labels(name: str) -> dict[str, str]:
+    """Return the labels of every object of the execution ``name``."""
+    return {APP_LABEL: APP_NAME, MANAGED_BY_LABEL: APP_NAME, EXECUTION_LABEL: name}
+
+
+def split_request(document: bytes, runner: str) -> list[dict[str, str]]:
+    """Return the data of the ConfigMaps that carry the runner and the request document.
+
+    The document is ASCII (JSON with escapes), so it can be cut anywhere.
+    """
+    text = document.decode("ascii")
+    if len(text) + len(runner.encode()) <= CONFIG_MAP_BYTES:
+        return [{RUNNER_KEY: runner, REQUEST_KEY: text}]
+    parts = [text[at : at + CONFIG_MAP_BYTES] for at in range(0, len(text), CONFIG_MAP_BYTES)]
+    return [{RUNNER_KEY: runner}, *({f"{REQUEST_KEY}.{index:03d}": part} for index, part in enumerate(parts))]
+
+
+def config_map_name(name: str, index: int) -> str:
+    """Return the name of the ConfigMap ``index`` of the execution ``name``."""
+    return f"{name}-{index}"
+
+
+def config_map(config: ExecutorConfig, name: str, index: int, data: dict[str, str], owner_uid: str) -> Manifest:
+    """Return an immutable ConfigMap that the Job ``name`` owns."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": config_map_name(name, index),
+            "namespace": config.namespace,
+            "labels": labels(name),
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": owner_uid}],
+        },
+        "immutable": True,
+        "data": data,
+    }
+
+
+def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], annotations: dict[str, str]) -> Manifest:
+    """Return the hardened Job of one execution.
+
+    Args:
+        config: Settings of the executor.
+        name: Name of the execution.
+        parts: Data of the ConfigMaps, from ``split_request``; only their keys matter here.
+        annotations: Annotations of the Job and its pod.
+    """
+    spent = math.ceil(config.schedule_timeout_seconds + config.timeout_seconds)
+    metadata = {"labels": labels(name), "annotations": annotations}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": config.namespace, **metadata},
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "activeDeadlineSeconds": spent + DEADLINE_MARGIN_SECONDS,
+            "ttlSecondsAfterFinished": TTL_SECONDS,
+            "template": {"metadata": metadata, "spec": _pod_spec(config, name, parts, spent)},
+        },
+    }
+
+
+def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], spent: int) -> Manifest:
+    limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": EPHEMERAL_STORAGE}
+    requests = {"cpu": config.cpu_requested, "memory": config.mem_requested, "ephemeral-storage": EPHEMERAL_STORAGE}
+    scratch = {"medium": "Memory", "sizeLimit": str(config.memory_bytes // 4)}
+    return {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": spent + DEADLINE_MARGIN_SECONDS // 2,
+        # The program has ended or must end: nothing in the pod is worth waiting for.
+        "terminationGracePeriodSeconds": 1,
+        "runtimeClassName": config.runtime_class,
+        "serviceAccountName": config.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "dnsPolicy": "None",
+        # The API server wants a name server with the policy None; nothing answers at this address, the
+        # discard-only one would be IPv6.
+        "dnsConfig": {"nameservers": ["127.0.0.1"]},
+        "nodeSelector": dict(config.node_selector),
+        "tolerations": [
+            {key: value for key, value in toleration.model_dump().items() if value}
+            for toleration in config.tolerations
+        ],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": SANDBOX_UID,
+            "runAsGroup": SANDBOX_UID,
+            "fsGroup": SANDBOX_UID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": config.image,
+                "imagePullPolicy": config.image_pull_policy,
+                "command": ["python3", "-I", "-S", "-B", RUNNER_PATH],
+                "workingDir": "/workspace",
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "privileged": False,
+                    "readOnlyRootFilesystem": True,
+                },
+                "resources": {"limits": limits, "requests": requests},
+                "volumeMounts": [
+                    {"name": "sandbox", "mountPath": "/etc/sandbox", "readOnly": True},
+                    {"name": "workspace", "mountPath": "/workspace"},
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the path inside the sandbox
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "sandbox", "projected": {"sources": _sources(name, parts), "defaultMode": 0o444}},
+            {"name": "workspace", "emptyDir": scratch},
+            {"name": "tmp", "emptyDir": scratch},
+        ],
+    }
+
+
+def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
+    return [
+        {
+            "configMap": {
+                "name": config_map_name(name, index),
+                "items": [
+                    {"key": key, "path": key if key == RUNNER_KEY else f"{REQUEST_FOLDER}/{key}"} for key in data
+                ],
+            }
+        }
+        for index, data in enumerate(parts)
+    ]

@@ -1,0 +1,112 @@
+"""Executions on the best path there is; the public interface under ``adk`` and ``cli``."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from adk_gke_sandbox import job, kube
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.errors import ConfigError
+from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, Request
+
+log: Final = logging.getLogger("adk_gke_sandbox")
+
+MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
+"""How a failure begins, by whether it tells something about the program."""
+
+
+def new_name() -> str:
+    """Return a name for an execution; it is the name of its Job and a label value."""
+    return f"sandbox-{secrets.token_hex(6)}"
+
+
+class Sandbox:
+    """Runs programs under one configuration. Thread-safe; connects at the first execution.
+
+    Copies and pickles carry the configuration and connect anew.
+    """
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._cluster: kube.Cluster | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["config"])  # type: ignore[misc]
+
+    def run(
+        self,
+        code: str,
+        *,
+        files: tuple[File, ...] = (),
+        argv: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        name: str | None = None,
+        annotations: dict[str, str] | None = None,
+        aborted: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Run a program and return what came of it; trouble with the cluster is an outcome, too.
+
+        Args:
+            code: The program, run as ``python main.py``.
+            files: Written to the working directory first.
+            argv: Arguments of the program.
+            env: Environment variables of the program.
+            name: Name of the execution; made up when ``None``.
+            annotations: Annotations of the Job and its pod.
+            aborted: Asked every 0.2 s; true ends the execution.
+        """
+        name = name or new_name()
+        request = Request(
+            code=code, files=files, argv=argv, env=dict(env or {}), limits=self.config.runner_limits
+        )
+        try:
+            cluster = self._connected()
+        except ConfigError as error:
+            outcome = Outcome(name=name, reason=Reason.API_UNAVAILABLE, message=str(error))
+        else:
+            outcome = job.run(
+                cluster, self.config, request, name=name, annotations=annotations, aborted=aborted
+            )
+        level = logging.INFO if outcome.reason in CODE_REASONS else logging.WARNING
+        log.log(
+            level,
+            "execution %s: %s in %.2f s%s",
+            name,
+            outcome.reason.value,
+            outcome.timings.total,
+            f" ({outcome.message})" if outcome.message and outcome.reason not in CODE_REASONS else "",
+        )
+        return outcome
+
+    def _connected(self) -> kube.Cluster:
+        with self._lock:
+            if self._cluster is None:
+                self._cluster = kube.connect(self.config.kubeconfig_path, self.config.kubeconfig_context)
+            return self._cluster
+
+    def close(self) -> None:
+        """Close idle connections; the next execution connects anew."""
+        with self._lock:
+            if self._cluster is not None:
+                self._cluster.close()
+                self._cluster = None
+
+
+def failure_line(outcome: Outcome) -> str:
+    """Return the line that says why an execution did not complete, for a model or a person to act on."""
+    marker = MARKERS[outcome.reason in CODE_REASONS]
+    if outcome.reason is Reason.ERROR and outcome.signal:
+        cause = f"killed by {outcome.signal}"
+    elif outcome.reason is Reason.ERROR:
+        cause = f"exit code {outcome.exit_code}"
+    else:
+        cause = outcome.message or "no detail"
+    return f"{marker}: {outcome.reason.value}: {cause}"
