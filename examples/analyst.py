@@ -59,9 +59,7 @@ class ScriptedModel(BaseLlm):
 
     model: str = "scripted"
 
-    async def generate_content_async(
-        self, llm_request: LlmRequest, stream: bool = False
-    ) -> AsyncIterator[LlmResponse]:
+    async def generate_content_async(self, llm_request: LlmRequest, stream: bool = False) -> AsyncIterator[LlmResponse]:
         """Yield the next reply of the script."""
         del stream
         shown = "\n".join(part.text or "" for content in llm_request.contents for part in content.parts or [])

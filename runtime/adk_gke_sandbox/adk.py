@@ -79,9 +79,16 @@ class GkeCodeExecutor(BaseCodeExecutor):
                     f"Did you mean {close[0]!r}?" if close else f"Parameters: {', '.join(sorted(known))}",
                 )
         if settings.get("stateful"):
-            raise ConfigError("stateful=True is not supported: every execution has a sandbox of its own", "Leave it out")
+            raise ConfigError(
+                "stateful=True is not supported: every execution has a sandbox of its own", "Leave it out"
+            )
+        given: dict[str, Any] = {
+            "kubeconfig_path": kubeconfig_path,
+            "kubeconfig_context": kubeconfig_context,
+            **settings,
+        }
         try:
-            super().__init__(kubeconfig_path=kubeconfig_path, kubeconfig_context=kubeconfig_context, **settings)
+            super().__init__(**given)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -93,9 +100,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_contract(
-        cls, contract: str | Path | Contract | Mapping[str, Any] | None = None, **overrides: Any
-    ) -> Self:
+    def from_contract(cls, contract: str | Path | Contract | Mapping[str, Any] | None = None, **overrides: Any) -> Self:
         """Return an executor for the stack that a contract describes.
 
         Args:
@@ -169,17 +174,19 @@ def _text(data: bytes) -> str:
 
 def _file_in(file: AdkFile) -> File:
     """ADK's flow hands over base64 text, direct callers may give bytes."""
-    content: str | bytes = file.content
-    if isinstance(content, str):
+    given: str | bytes = file.content
+    if isinstance(given, bytes):
+        content = given
+    else:
         try:
-            content = base64.b64decode(content, validate=True)
+            content = base64.b64decode(given, validate=True)
         except (binascii.Error, ValueError):
-            content = content.encode("utf-8", "surrogatepass")
+            content = given.encode("utf-8", "surrogatepass")
     return File(name=file.name, content=content, mime_type=file.mime_type or "text/plain")
 
 
 def _file_out(file: File) -> AdkFile:
-    return AdkFile(name=file.name, content=file.content, mime_type=file.mime_type)  # type: ignore[arg-type]
+    return AdkFile(name=file.name, content=file.content, mime_type=file.mime_type)
 
 
 def _safe(name: str) -> bool:

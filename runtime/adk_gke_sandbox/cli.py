@@ -45,7 +45,8 @@ def run(
     file: Annotated[list[Path] | None, typer.Option(help="Input file; may be repeated.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for the files that the program writes.")] = Path(),
     contract: Annotated[
-        Path | None, typer.Option(help=f"Contract; default: ${contracts.CONTRACT_ENV}, then the agents' mount.")
+        Path | None,
+        typer.Option(help=f"Contract; default: ${contracts.CONTRACT_ENV}, then the agents' mount."),
     ] = None,
     no_contract: Annotated[bool, typer.Option("--no-contract", help="Use the options alone.")] = False,
     namespace: Annotated[str | None, typer.Option()] = None,

@@ -91,7 +91,7 @@ class ExecutorConfig:
     node_selector: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
     image_pull_policy: str = "IfNotPresent"
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         for setting in ("namespace", "service_account", "runtime_class"):
@@ -117,10 +117,13 @@ class ExecutorConfig:
                     "Lower the request or raise the limit",
                 )
         if self.memory_bytes < MIN_MEMORY_BYTES:
-            raise ConfigError(f"mem_limit={self.mem_limit!r} is too small for Python under gVisor", "Give at least 128Mi")
+            raise ConfigError(
+                f"mem_limit={self.mem_limit!r} is too small for Python under gVisor", "Give at least 128Mi"
+            )
         if self.image_pull_policy not in _PULL_POLICIES:
             raise ConfigError(
-                f"image_pull_policy={self.image_pull_policy!r} is unknown", f"Use one of {', '.join(_PULL_POLICIES)}"
+                f"image_pull_policy={self.image_pull_policy!r} is unknown",
+                f"Use one of {', '.join(_PULL_POLICIES)}",
             )
 
     @property

@@ -61,7 +61,7 @@ class Diagnosis:
 def view(pod: Mapping[str, Any]) -> PodView:
     """Return the view of a pod as the API server sends it."""
     status = pod.get("status") or {}
-    container = next(iter(status.get("containerStatuses") or []), {})
+    container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or []), {})
     state = container.get("state") or {}
     waiting = state.get("waiting") or {}
     terminated = state.get("terminated") or {}
@@ -182,12 +182,15 @@ def refused_call(error: ClusterError, *, namespace: str) -> Diagnosis:
 def after_start(pod: PodView | None) -> Diagnosis:
     """Return what became of a sandbox whose reply stream ended without an ``end`` frame."""
     if pod is None or pod.deleting:
-        return Diagnosis(reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else while the program ran")
+        return Diagnosis(
+            reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else while the program ran"
+        )
     if pod.reason in ("Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"):
         return Diagnosis(reason=Reason.EVICTED, message=f"the node pushed the pod out: {pod.message or pod.reason}")
     if pod.terminated_reason == "OOMKilled":
         return Diagnosis(
-            reason=Reason.MEMORY_LIMIT, message="the sandbox was killed at its memory limit. Use less, or raise mem_limit"
+            reason=Reason.MEMORY_LIMIT,
+            message="the sandbox was killed at its memory limit. Use less, or raise mem_limit",
         )
     if pod.exit_code == 137:
         return Diagnosis(
@@ -197,7 +200,8 @@ def after_start(pod: PodView | None) -> Diagnosis:
     detail = pod.terminated_message or pod.terminated_reason or pod.message or pod.phase
     code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
     return Diagnosis(
-        reason=Reason.SANDBOX_LOST, message=f"the sandbox ended{code} without a result: {_line(detail) or 'no detail'}"
+        reason=Reason.SANDBOX_LOST,
+        message=f"the sandbox ended{code} without a result: {_line(detail) or 'no detail'}",
     )
 
 

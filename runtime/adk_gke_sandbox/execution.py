@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why an execution ended. Only ``COMPLETED`` and ``ERROR`` are verdicts of the program itself."""
 
     COMPLETED = "Completed"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files as package_files
+from itertools import pairwise
 from typing import Any, Final
 
 from adk_gke_sandbox import diagnosis, manifests
@@ -36,7 +37,7 @@ _TRIES: Final = 4
 _BACKOFF_SECONDS: Final = 0.3
 
 
-class _Ended(Exception):  # noqa: N818 - not an error: it carries the end of an execution to its one return
+class _Ended(Exception):
     def __init__(self, found: Diagnosis) -> None:
         super().__init__(found.message)
         self.found = found
@@ -319,7 +320,8 @@ class _Execution:
             if begin is None:
                 raise _Ended(
                     Diagnosis(
-                        reason=Reason.SANDBOX_LOST, message="the container runs but the program did not start in time"
+                        reason=Reason.SANDBOX_LOST,
+                        message="the container runs but the program did not start in time",
                     )
                 )
             raise _Ended(
@@ -338,7 +340,7 @@ class _Execution:
             at.append(self._marks.get(phase, at[-1]))
         # A phase that was never reached takes no time; what follows it counts from the last one that was.
         ordered = [max(at[: index + 1]) for index in range(len(at))]
-        submit, schedule, start, run_, delete = (b - a for a, b in zip(ordered, ordered[1:], strict=False))
+        submit, schedule, start, run_, delete = (b - a for a, b in pairwise(ordered))
         return Timings(submit=submit, schedule=schedule, start=start, run=run_, delete=delete)
 
 

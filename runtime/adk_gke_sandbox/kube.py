@@ -32,6 +32,8 @@ from adk_gke_sandbox.errors import (
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
+STREAM_SECONDS: Final = 86400.0
+"""How long a stream may be silent; its consumer looks at the clock meanwhile."""
 STREAM_BACKLOG: Final = 64
 """Chunks that a reading thread may be ahead of its consumer; bounds the memory of a flood."""
 
@@ -170,8 +172,9 @@ class Cluster:
 
     def __init__(self, api_client: client.ApiClient) -> None:
         self._client = api_client
-        self._core = client.CoreV1Api(api_client)
-        self._batch = client.BatchV1Api(api_client)
+        # Untyped: the methods return the raw answer, not the models that they are annotated with.
+        self._core: Any = client.CoreV1Api(api_client)
+        self._batch: Any = client.BatchV1Api(api_client)
 
     @property
     def host(self) -> str:
@@ -195,9 +198,7 @@ class Cluster:
             with self._mapped("delete", f"jobs.batch {namespace}/{name}"):
                 # Without a policy the API server orphans the pod of a Job
                 # (https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup).
-                self._batch.delete_namespaced_job(
-                    name, namespace, propagation_policy="Background", **_BUFFERED
-                ).release_conn()
+                _read(self._batch.delete_namespaced_job(name, namespace, propagation_policy="Background", **_BUFFERED))
         except NotFound:
             return
 
@@ -205,7 +206,7 @@ class Cluster:
         """Create a ConfigMap."""
         metadata = manifest["metadata"]
         with self._mapped("create", f"configmaps {metadata['namespace']}/{metadata['name']}"):
-            self._core.create_namespaced_config_map(metadata["namespace"], manifest, **_BUFFERED).release_conn()
+            _read(self._core.create_namespaced_config_map(metadata["namespace"], manifest, **_BUFFERED))
 
     def list_objects(self, kind: str, namespace: str, **selector: str) -> dict[str, Any]:
         """Return the list of ``pods`` or ``events`` that a label or field selector names."""
@@ -226,7 +227,7 @@ class Cluster:
                     container=container,
                     follow=True,
                     _preload_content=False,
-                    _request_timeout=(CONNECT_SECONDS, None),
+                    _request_timeout=(CONNECT_SECONDS, STREAM_SECONDS),
                 )
             )
 
@@ -246,7 +247,7 @@ class Cluster:
                     watch=True,
                     **given,
                     _preload_content=False,
-                    _request_timeout=(CONNECT_SECONDS, None),
+                    _request_timeout=(CONNECT_SECONDS, STREAM_SECONDS),
                 )
             )
 
@@ -292,15 +293,19 @@ def connect(kubeconfig_path: str | None = None, context: str | None = None) -> C
         ConfigError: no kubeconfig there, or no such context in it.
     """
     settings = client.Configuration()
+    loader: Any = config
     try:
         if kubeconfig_path is None and context is None:
             try:
-                config.load_incluster_config(client_configuration=settings)
+                loader.load_incluster_config(client_configuration=settings)
             except ConfigException:
-                config.load_kube_config(client_configuration=settings, persist_config=False)
+                loader.load_kube_config(client_configuration=settings, persist_config=False)
         else:
-            config.load_kube_config(
-                config_file=kubeconfig_path, context=context, client_configuration=settings, persist_config=False
+            loader.load_kube_config(
+                config_file=kubeconfig_path,
+                context=context,
+                client_configuration=settings,
+                persist_config=False,
             )
     except (ConfigException, OSError) as error:
         where = f"kubeconfig {kubeconfig_path}" if kubeconfig_path else "the default kubeconfig"
@@ -315,9 +320,15 @@ def connect(kubeconfig_path: str | None = None, context: str | None = None) -> C
     return Cluster(client.ApiClient(settings))
 
 
+def _read(response: Any) -> bytes:
+    """Return the whole answer; a connection goes back to the pool only once it is read."""
+    data: bytes = response.data
+    return data
+
+
 def _document(response: Any) -> dict[str, Any]:
     try:
-        found = json.loads(response.data)
+        found = json.loads(_read(response))
     except ValueError as error:
         raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
     return found if isinstance(found, dict) else {}
@@ -344,5 +355,5 @@ def _retry_after(error: ApiException) -> float | None:
 
 def _cause(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
-    text = " ".join(str(reason or error).split())
+    text = " ".join(str(reason or error).split())[:300]
     return text.rpartition(": ")[2] if "Errno" in text or "NewConnectionError" in text else text

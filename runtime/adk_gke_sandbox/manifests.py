@@ -104,7 +104,11 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], annotati
 
 def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], spent: int) -> Manifest:
     limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": EPHEMERAL_STORAGE}
-    requests = {"cpu": config.cpu_requested, "memory": config.mem_requested, "ephemeral-storage": EPHEMERAL_STORAGE}
+    requests = {
+        "cpu": config.cpu_requested,
+        "memory": config.mem_requested,
+        "ephemeral-storage": EPHEMERAL_STORAGE,
+    }
     scratch = {"medium": "Memory", "sizeLimit": str(config.memory_bytes // 4)}
     return {
         "restartPolicy": "Never",
@@ -121,8 +125,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         "dnsConfig": {"nameservers": ["127.0.0.1"]},
         "nodeSelector": dict(config.node_selector),
         "tolerations": [
-            {key: value for key, value in toleration.model_dump().items() if value}
-            for toleration in config.tolerations
+            {key: value for key, value in toleration.model_dump().items() if value} for toleration in config.tolerations
         ],
         "securityContext": {
             "runAsNonRoot": True,

@@ -64,17 +64,13 @@ class Sandbox:
             aborted: Asked every 0.2 s; true ends the execution.
         """
         name = name or new_name()
-        request = Request(
-            code=code, files=files, argv=argv, env=dict(env or {}), limits=self.config.runner_limits
-        )
+        request = Request(code=code, files=files, argv=argv, env=dict(env or {}), limits=self.config.runner_limits)
         try:
             cluster = self._connected()
         except ConfigError as error:
             outcome = Outcome(name=name, reason=Reason.API_UNAVAILABLE, message=str(error))
         else:
-            outcome = job.run(
-                cluster, self.config, request, name=name, annotations=annotations, aborted=aborted
-            )
+            outcome = job.run(cluster, self.config, request, name=name, annotations=annotations, aborted=aborted)
         level = logging.INFO if outcome.reason in CODE_REASONS else logging.WARNING
         log.log(
             level,
@@ -83,6 +79,7 @@ class Sandbox:
             outcome.reason.value,
             outcome.timings.total,
             f" ({outcome.message})" if outcome.message and outcome.reason not in CODE_REASONS else "",
+            extra={"outcome": outcome},
         )
         return outcome
 

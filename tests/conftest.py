@@ -1,0 +1,21 @@
+"""What all tests share: the time that each folder of tests took."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import PurePosixPath
+
+import pytest
+
+_seconds: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    parts = PurePosixPath(report.nodeid).parts
+    _seconds["/".join(parts[:2]) if len(parts) > 2 else parts[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    parts = ", ".join(f"{folder} {seconds:.1f} s" for folder, seconds in _seconds.most_common())
+    if parts:
+        terminalreporter.write_line(f"time by folder: {parts}")

@@ -1,0 +1,245 @@
+"""The whole Pulumi program under mocks: what it registers, with which inputs, in which order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pulumi
+import pytest
+
+from adk_gke_sandbox.contract import EXECUTOR_RULES, parse
+from tests.infra.conftest import IMAGE, Run
+
+PROVIDER = "pulumi:providers:kubernetes"
+COMPONENT = "adk:infra:SandboxEnvironment"
+
+
+def names(run: Run, **config: str) -> list[tuple[str, str]]:
+    return sorted((resource.type, resource.name) for resource in run(**config).resources)
+
+
+def test_program_registers_exactly_these_resources(run: Run) -> None:
+    kinds = {f"{resource.type.split(':')[-1]} {resource.name}" for resource in run().resources}
+    assert kinds == {
+        "kubernetes cluster",
+        "SandboxEnvironment sandbox",
+        "Namespace agents-namespace",
+        "Namespace sandbox-namespace",
+        "ServiceAccountPatch agents-default",
+        "ServiceAccountPatch sandbox-default",
+        "ServiceAccount agent",
+        "ServiceAccount sandbox-runner",
+        "Role executor",
+        "RoleBinding executor",
+        "ResourceQuota sandbox-quota",
+        "LimitRange sandbox-limits",
+        "NetworkPolicy sandbox-deny-all",
+        "NetworkPolicy agents-deny-all",
+        "NetworkPolicy agents-egress",
+        "ConfigMap contract",
+    }
+
+
+def test_second_run_in_one_process_registers_the_same_set(run: Run) -> None:
+    assert names(run) == names(run)
+
+
+def test_preview_registers_the_same_set(run: Run) -> None:
+    up = sorted((resource.type, resource.name) for resource in run().resources)
+    preview = sorted((resource.type, resource.name) for resource in run(preview=True).resources)
+    assert preview == up
+
+
+def test_runtime_class_is_never_created(run: Run) -> None:
+    assert run().of("RuntimeClass") == []
+
+
+def test_every_kubernetes_object_is_a_child_of_the_component_and_uses_the_explicit_provider(run: Run) -> None:
+    program = run()
+    for resource in program.resources:
+        if resource.type.startswith("kubernetes:"):
+            assert resource.request.parent.endswith(f"{COMPONENT}::sandbox"), resource.name
+            assert f"{PROVIDER}::cluster" in resource.request.provider, resource.name
+
+
+def test_nothing_is_protected_in_the_local_stack(run: Run) -> None:
+    assert [resource.name for resource in run().resources if resource.request.protect] == []
+
+
+def test_provider_uses_the_named_context_and_survives_a_changed_kubeconfig(run: Run) -> None:
+    inputs = run(context="one").one("kubernetes", "cluster").inputs
+    assert inputs["context"] == "one"
+    assert inputs["clusterIdentifier"] == "one"
+    assert inputs["enableConfigMapMutable"] == "true"
+
+
+def test_contract_is_exported_and_mounted_alike(run: Run) -> None:
+    program = run(image=IMAGE)
+    (document,) = program.one("ConfigMap", "contract").inputs["data"].values()
+    assert program.one("ConfigMap", "contract").inputs["metadata"]["namespace"] == "agents"
+    assert parse(document) == parse(json.dumps(program.outputs["sandbox"]))
+    assert parse(document).image == IMAGE
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_exported_contract_has_no_null(run: Run, preview: bool) -> None:
+    assert "null" not in json.dumps(run(preview=preview).outputs["sandbox"])
+
+
+def test_contract_names_the_stack_the_context_and_the_api_server(run: Run) -> None:
+    contract = parse(json.dumps(run(stack="mine").outputs["sandbox"]))
+    assert contract.stack == "mine"
+    assert contract.cluster.context == "one"
+    assert contract.cluster.endpoint == "https://127.0.0.1:6443"
+
+
+def test_role_is_exactly_the_executor_rules(run: Run) -> None:
+    role = run().one("Role", "executor").inputs
+    assert role["metadata"]["namespace"] == "agent-sandbox"
+    assert [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
+        ([rule.api_group], [rule.resource], list(rule.verbs)) for rule in EXECUTOR_RULES
+    ]
+
+
+def test_only_the_agent_is_bound_and_only_to_the_executor_role(run: Run) -> None:
+    (binding,) = run().of("RoleBinding")
+    assert binding.inputs["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "Role",
+        "name": "sandbox-executor",
+    }
+    assert binding.inputs["subjects"] == [{"kind": "ServiceAccount", "name": "agent", "namespace": "agents"}]
+
+
+def test_agent_is_bound_after_the_walls_stand(run: Run) -> None:
+    binding = run().one("RoleBinding", "executor")
+    awaited = {urn.rpartition("::")[2] for urn in binding.request.dependencies}
+    assert {"sandbox-quota", "sandbox-limits", "sandbox-deny-all", "sandbox-runner"} <= awaited
+
+
+def test_objects_wait_for_their_namespace(run: Run) -> None:
+    for resource in run().resources:
+        namespace = resource.inputs.get("metadata", {}).get("namespace")
+        if namespace:
+            logical = {"agents": "agents-namespace", "agent-sandbox": "sandbox-namespace"}[namespace]
+            assert any(urn.endswith(f"::{logical}") for urn in resource.request.dependencies), resource.name
+
+
+def test_sandbox_identities_get_no_token(run: Run) -> None:
+    program = run()
+    for kind, name in (
+        ("ServiceAccount", "sandbox-runner"),
+        ("ServiceAccountPatch", "sandbox-default"),
+        ("ServiceAccountPatch", "agents-default"),
+    ):
+        assert program.one(kind, name).inputs["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(("logical", "level"), [("sandbox-namespace", "restricted"), ("agents-namespace", "baseline")])
+def test_namespace_is_held_to_a_pinned_pod_security_standard(run: Run, logical: str, level: str) -> None:
+    labels = run(podSecurityVersion="v1.36").one("Namespace", logical).inputs["metadata"]["labels"]
+    for mode in ("enforce", "audit", "warn"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == level
+        assert labels[f"pod-security.kubernetes.io/{mode}-version"] == "v1.36"
+
+
+def test_every_object_of_ours_carries_the_stack_name(run: Run) -> None:
+    for resource in run(stack="mine").resources:
+        if resource.type.startswith("kubernetes:") and not resource.type.endswith("Patch"):
+            assert resource.inputs["metadata"]["labels"] == {
+                **resource.inputs["metadata"]["labels"],
+                "app.kubernetes.io/name": "adk-gke-sandbox",
+                "app.kubernetes.io/managed-by": "pulumi",
+                "adk-gke-sandbox/stack": "mine",
+            }
+
+
+def test_quota_of_the_sandbox_namespace(run: Run) -> None:
+    assert run().one("ResourceQuota", "sandbox-quota").inputs["spec"] == {
+        "hard": {
+            "pods": "60",
+            "count/pods": "180",
+            "count/jobs.batch": "120",
+            "count/configmaps": str(32 * 120 + 1),
+            "count/secrets": "0",
+            "count/services": "0",
+            "count/persistentvolumeclaims": "0",
+            "requests.cpu": "60",
+            "requests.memory": "60Gi",
+            "requests.ephemeral-storage": "61440Mi",
+            "limits.cpu": "60",
+            "limits.memory": "60Gi",
+            "limits.ephemeral-storage": "61440Mi",
+        }
+    }
+
+
+def test_limit_range_fills_the_contracts_defaults_and_holds_its_ceilings(run: Run) -> None:
+    container, pod = run().one("LimitRange", "sandbox-limits").inputs["spec"]["limits"]
+    most = {"cpu": "4", "memory": "8Gi", "ephemeral-storage": "1024Mi"}
+    assert container == {
+        "type": "Container",
+        "default": {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"},
+        "defaultRequest": {"cpu": "200m", "memory": "256Mi", "ephemeral-storage": "256Mi"},
+        "max": most,
+    }
+    assert pod == {"type": "Pod", "max": most}
+
+
+@pytest.mark.parametrize("logical", ["sandbox-deny-all", "agents-deny-all"])
+def test_every_pod_is_denied_all_traffic(run: Run, logical: str) -> None:
+    spec = run().one("NetworkPolicy", logical).inputs["spec"]
+    assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_no_policy_opens_anything_in_the_sandbox_namespace(run: Run) -> None:
+    policies = [p for p in run().of("NetworkPolicy") if p.inputs["metadata"]["namespace"] == "agent-sandbox"]
+    assert [policy.name for policy in policies] == ["sandbox-deny-all"]
+
+
+def test_agents_reach_dns_and_tls_but_no_metadata_server(run: Run) -> None:
+    dns, tls = run().one("NetworkPolicy", "agents-egress").inputs["spec"]["egress"]
+    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
+    assert [port["port"] for port in tls["ports"]] == [443, 6443]
+    assert tls["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
+
+
+def test_settings_reach_the_objects(run: Run) -> None:
+    program = run(namespace="runs", agentsNamespace="bots", quotaPods="3", memCeiling="1Gi", cpuLimit="1")
+    assert program.one("Namespace", "sandbox-namespace").inputs["metadata"]["name"] == "runs"
+    assert program.one("RoleBinding", "executor").inputs["subjects"][0]["namespace"] == "bots"
+    assert program.one("ResourceQuota", "sandbox-quota").inputs["spec"]["hard"]["pods"] == "3"
+    container = program.one("LimitRange", "sandbox-limits").inputs["spec"]["limits"][0]
+    assert container["max"]["memory"] == "1Gi"
+    assert container["default"]["cpu"] == "1"
+
+
+def test_bad_setting_ends_the_program_before_any_resource_with_one_line(run: Run) -> None:
+    with pytest.raises(pulumi.RunError) as raised:
+        run(image="python:3.11-slim")
+    assert str(raised.value) == (
+        "adk-gke-sandbox:image='python:3.11-slim' is not an image by digest. Set it with `pulumi config set "
+        "image europe-docker.pkg.dev/my-project/sandbox/data@sha256:DIGEST`"
+    )
+
+
+def test_misspelt_setting_is_refused_with_the_right_spelling(run: Run) -> None:
+    with pytest.raises(pulumi.RunError) as raised:
+        run(quotaPod="3")
+    assert str(raised.value) == (
+        "adk-gke-sandbox:quotaPod is not a setting. Did you mean quotaPods? Remove it with `pulumi config rm quotaPod`"
+    )
+
+
+def test_arguments_are_known_to_the_provider(run: Run) -> None:
+    """A misspelt key of a nested dict would pass SDK and mocks unchanged."""
+    for resource in run().resources:
+        if resource.type.startswith("kubernetes:"):
+            unknown = set(resource.inputs) - _TOP_LEVEL
+            assert unknown == set(), resource.name
+
+
+_TOP_LEVEL: Any = {
+    "apiVersion", "kind", "metadata", "spec", "data", "rules", "roleRef", "subjects", "automountServiceAccountToken",
+}  # fmt: skip
