@@ -7,6 +7,7 @@ one learns from the traceback. With ``GOOGLE_API_KEY`` set it is Gemini.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -50,8 +51,11 @@ with open("data_1_2.csv", newline="") as source:
     for row in csv.DictReader(source):
         revenue[row["region"]] += int(row["units"]) * float(row["unit_price"])
 for region, total in revenue.most_common():
-    print(f"revenue {region:6} {total:10.2f}")
+    print(f"{region:6} sold for {total:10.2f}")
 ```"""
+
+
+_RESULT = re.compile(r"^(\w+) +sold for +([\d.]+)$", re.MULTILINE)
 
 
 class ScriptedModel(BaseLlm):
@@ -63,9 +67,9 @@ class ScriptedModel(BaseLlm):
         """Yield the next reply of the script."""
         del stream
         shown = "\n".join(part.text or "" for content in llm_request.contents for part in content.parts or [])
-        results = [line.split() for line in shown.splitlines() if line.startswith("revenue ")]
-        if results:
-            text = f"The region {results[0][1]} brings in the most: {float(results[0][2]):,.2f}."
+        result = _RESULT.search(shown)
+        if result:
+            text = f"The region {result[1]} brings in the most: {float(result[2]):,.2f}."
         else:
             text = _SECOND if "KeyError: 'price'" in shown else _FIRST
         yield LlmResponse(content=types.Content(role="model", parts=[types.Part(text=text)]))

@@ -22,7 +22,7 @@ from rich.syntax import Syntax
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = [sys.executable, str(ROOT / "infra" / "local")]
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False)
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
     console.rule("[bold]an agent that runs code")
     failed = asyncio.run(_converse(contract))
     console.rule("[bold]what is left by our label")
-    left = _left(kubeconfig, contract)
+    left = _left(str(contract["namespace"]))
     console.print("\n".join(left) or "nothing")
     console.print(f"[dim]demo finished in {time.monotonic() - begin:.1f} s; `make down` stops the cluster[/]")
     return 1 if failed or left else 0
@@ -72,6 +72,8 @@ async def _converse(contract: Mapping[str, object]) -> bool:
 
     log = logging.getLogger("adk_gke_sandbox")
     log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("google_adk").setLevel(logging.ERROR)
     log.addHandler(Phases())
     executor = GkeCodeExecutor.from_contract(contract, optimize_data_file=True)
     console.print(Panel(QUESTION, title="user"))
@@ -79,7 +81,7 @@ async def _converse(contract: Mapping[str, object]) -> bool:
     async for event in ask(executor):
         for part in event.content.parts or [] if event.content else []:
             if part.executable_code and part.executable_code.code:
-                console.print(Syntax(part.executable_code.code.strip(), "python"))
+                console.print(Syntax(_shortened(part.executable_code.code.strip()), "python"))
             elif part.code_execution_result:
                 result = part.code_execution_result
                 console.print(Panel((result.output or "").strip(), title=str(result.outcome)), markup=False)
@@ -89,15 +91,31 @@ async def _converse(contract: Mapping[str, object]) -> bool:
     return not answer
 
 
-def _left(kubeconfig: str, contract: Mapping[str, object]) -> list[str]:
-    """Return the names of Jobs, Pods and ConfigMaps with our label, once deletion is through."""
-    left: list[str] = []
-    for _ in range(60):
-        left = _printed("leftovers", str(contract["namespace"])).split()
-        if not left:
-            break
-        time.sleep(1)
-    return left
+def _shortened(code: str, most: int = 16) -> str:
+    """Return code with its middle left out: ADK explores a data file with a page of it."""
+    lines = code.splitlines()
+    return code if len(lines) <= most else "\n".join([*lines[: most - 5], "# ...", *lines[-4:]])
+
+
+def _left(namespace: str) -> list[str]:
+    """Return the Jobs, Pods and ConfigMaps with our label once deletion is through, as the administrator sees them."""
+    from kubernetes import client, config
+
+    from adk_gke_sandbox.contract import APP_LABEL, APP_NAME
+
+    api = config.new_client_from_config(_printed("kubeconfig"))
+    core, batch = client.CoreV1Api(api), client.BatchV1Api(api)
+    listings = (batch.list_namespaced_job, core.list_namespaced_pod, core.list_namespaced_config_map)
+    until = time.monotonic() + 60
+    while True:
+        left = [
+            f"{type(item).__name__} {item.metadata.name}"
+            for listing in listings
+            for item in listing(namespace, label_selector=f"{APP_LABEL}={APP_NAME}").items
+        ]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ It sends and receives. What to send is decided in ``manifests`` and ``job``, wha
 from __future__ import annotations
 
 import json
+import os
 import queue
 import socket
 import threading
@@ -294,12 +295,14 @@ def connect(kubeconfig_path: str | None = None, context: str | None = None) -> C
     """
     settings = client.Configuration()
     loader: Any = config
+    # The client reads KUBECONFIG once, at its import.
+    default = kubeconfig_path or os.environ.get("KUBECONFIG")
     try:
         if kubeconfig_path is None and context is None:
             try:
                 loader.load_incluster_config(client_configuration=settings)
             except ConfigException:
-                loader.load_kube_config(client_configuration=settings, persist_config=False)
+                loader.load_kube_config(config_file=default, client_configuration=settings, persist_config=False)
         else:
             loader.load_kube_config(
                 config_file=kubeconfig_path,

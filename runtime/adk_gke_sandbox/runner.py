@@ -1,22 +1,32 @@
 """What runs inside the pod: a supervisor, and the worker that becomes the user's program.
 
-Standard library only, any Python from 3.8 on; it travels with the request, so that any image works and
+Standard library only, any CPython from 3.8 on; it travels with the request, so that any image works and
 versions cannot differ. The supervisor alone writes to the container's stdout: one JSON frame per line, marked
 with the request's nonce. The program's own output reaches it through pipes.
 
+The worker is the interpreter itself, started as ``python main.py`` before the request is read. The last part of
+this file is its ``sitecustomize``: it waits there for the request, sets the limits, removes its traces and
+returns; only then does the interpreter open ``main.py``. So the program has no frame of ours below it.
+
     python3 -I -S -B runner.py [REQUEST_FOLDER]      in the working directory of the program
+
+It imports little on purpose: under gVisor each module costs ten times what it costs elsewhere.
 """
 
+# pathlib and contextlib would be imports to pay for; the names and the data are our own.
+# ruff: noqa: PTH102, PTH103, PTH106, PTH107, PTH116, PTH118, PTH123, PTH208, S108, S302, SIM105, UP031
+
+import _signal as signal  # without the enums of ``signal``, which take as long as all the rest
 import binascii
 import ctypes
-import json
+import marshal
 import os
 import select
-import signal
 import sys
 import time
 
 REQUEST_FOLDER = "/etc/sandbox/request"
+GO = b"!"
 PROGRAM = "main.py"
 OUTPUT_CHUNK = 8 * 1024
 FILE_CHUNK = 11 * 1024
@@ -27,6 +37,17 @@ RECENT_BYTES = 512
 
 DRAIN_SECONDS = 2.0
 """How long output that is still in the pipes is read after the program has ended."""
+
+WORKER_PART = "# --- worker" + " ---"
+
+START_SECONDS = 120
+"""How long the worker's interpreter and its preloaded imports may take to come up."""
+
+FRAME_GAP_SECONDS = 0.02
+"""How long small writes are gathered into one frame; grows with time, so that frames stay countable."""
+
+ENTRIES_MAX = 20000
+"""Entries of the working directory that are looked at."""
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -47,31 +68,41 @@ def supervise(folder):
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     frames = Frames()
-    worker = Worker()
-    gvisor = runs_under_gvisor(libc)
     begin = None
+    end = {"exit_code": None, "signal": "", "reason": "SandboxLost", "message": "", "left_out": []}
+    usage = {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
     try:
+        worker = Worker({}, usage)
+        gvisor = runs_under_gvisor(libc)
         request = read_request(folder)
         frames.nonce = request["nonce"]
-        frames.send("ready", python=sys.version.split()[0], gvisor=gvisor)
+        frames.send("ready", pid=os.getpid(), python=sys.version.split()[0], gvisor=gvisor)
+        if any(name.startswith(("PYTHON", "LD_")) for name in request["env"]):
+            # These are read when an interpreter starts, so this one has come too early.
+            worker.end()
+            worker = Worker(request["env"], usage)
         known = write_files(request)
         limits = request["limits"]
-        end = {"exit_code": None, "signal": "", "reason": "SandboxLost", "message": "", "left_out": []}
-        worker.start(request, gvisor)
+        worker.prepare(request, gvisor)
+        # Written so late that a worker that does not reach its hook finds nothing to run.
+        with open(PROGRAM, "wb") as target:
+            target.write(source_bytes(request["code"]))
+        frames.send("started")
         begin = time.monotonic()
+        worker.go()
         end.update(follow(worker, frames, limits))
-        end["wall_seconds"] = round(time.monotonic() - begin, 6)
+        end["wall_seconds"] = round(worker.ended - begin, 6)
         end["left_out"] = send_files(frames, known, limits)
-    except (BadRequest, OSError) as error:
-        kill_all()
-        end = {"exit_code": None, "signal": "", "reason": "SandboxLost", "message": "runner: %s" % error}
-    frames.send("end", started=begin is not None, **dict(end, **usage()))
+    except (BadRequest, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        kill_all(usage)
+        end.update(reason="SandboxLost", message="the runner could not run the request: %s" % (error or repr(error)))
+    frames.send("end", started=begin is not None, **dict(end, **usage))
     return 0
 
 
 def runs_under_gvisor(libc):
     """Return whether the kernel is gVisor's, by the first line of its log; needs no capability."""
-    buffer = ctypes.create_string_buffer(256)
+    buffer = ctypes.create_string_buffer(16 * 1024)
     length = libc.klogctl(_SYSLOG_ACTION_READ_ALL, buffer, len(buffer))
     return length > 0 and b"Starting gVisor" in buffer.raw
 
@@ -80,11 +111,13 @@ def read_request(folder):
     """Return the request document, put together from its parts."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.startswith("request.json"))
+        if not names:
+            raise BadRequest("no request.json in %s" % folder)
         text = []
         for name in names:
             with open(os.path.join(folder, name), encoding="ascii") as part:
                 text.append(part.read())
-        request = json.loads("".join(text))
+        request = parse_json("".join(text))
     except (OSError, ValueError) as error:
         raise BadRequest("cannot read the request: %s" % error) from error
     if not isinstance(request, dict) or request.get("version") != 1:
@@ -92,21 +125,62 @@ def read_request(folder):
     return request
 
 
+def parse_json(text):
+    """Return the value of a JSON document, without the regular expressions that ``json`` imports."""
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.loads(text)
+
+    class Context:
+        strict = True
+        object_hook = object_pairs_hook = None
+        parse_float, parse_int, parse_constant = float, int, float
+
+    try:
+        return make_scanner(Context())(text, 0)[0]
+    except (StopIteration, SystemError):
+        # The second when the scanner misses the module ``json``, which would bring the error to raise.
+        raise ValueError("it is not JSON") from None
+
+
+def to_json(value):
+    """Return a value as JSON text: a string, number, boolean, list, dict or ``None``."""
+    if isinstance(value, str):
+        return quote(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return "[%s]" % ",".join(map(to_json, value))
+    if isinstance(value, dict):
+        return "{%s}" % ",".join("%s:%s" % (quote(key), to_json(item)) for key, item in value.items())
+    return repr(value)
+
+
+def quote(text):
+    """Return a JSON string literal that is not escaped where it need not be."""
+    try:
+        from _json import encode_basestring
+    except ImportError:
+        from json.encoder import encode_basestring
+    return encode_basestring(text)
+
+
 def write_files(request):
-    """Write the program and its input files; return what they look like, to find changed ones later."""
+    """Write the input files; return what they look like, to find changed ones later."""
     known = {}
     for file in request["files"]:
         name = file["name"]
         parts = name.split("/")
-        if not name or "\0" in name or "" in parts or "." in parts or ".." in parts or name == PROGRAM:
+        if "\0" in name or "" in parts or "." in parts or ".." in parts or name == PROGRAM:
             raise BadRequest("%r is no name for an input file: give a relative path without '..'" % name)
         if len(parts) > 1:
             os.makedirs(os.path.join(*parts[:-1]), exist_ok=True)
         with open(name, "wb") as target:
             target.write(binascii.a2b_base64(file["content"]))
         known[name] = fingerprint(os.stat(name))
-    with open(PROGRAM, "wb") as target:
-        target.write(request["code"].encode("utf-8", "surrogatepass"))
     return known
 
 
@@ -115,12 +189,12 @@ def fingerprint(status):
     return (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def usage():
-    """Return what the program and its children have used."""
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {"cpu_seconds": round(used.ru_utime + used.ru_stime, 6), "peak_memory_bytes": used.ru_maxrss * 1024}
+def source_bytes(code):
+    """Return the program as a file; bytes that an editor could not decode come back as they were."""
+    try:
+        return code.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return code.encode("utf-8", "surrogatepass")
 
 
 class Frames:
@@ -130,10 +204,9 @@ class Frames:
         self.nonce = ""
 
     def send(self, kind, **fields):
-        line = json.dumps(dict({"n": self.nonce, "t": kind}, **fields), ensure_ascii=False, separators=(",", ":"))
-        data = line.encode("utf-8", "replace") + b"\n"
-        while data:
-            data = data[os.write(1, data) :]
+        """Write one frame."""
+        line = to_json(dict({"n": self.nonce, "t": kind}, **fields))
+        write_all(1, line.encode("utf-8", "replace") + b"\n")
 
     def send_data(self, kind, data, **fields):
         """Send bytes as text where they are text and stay short, else as base64."""
@@ -141,51 +214,69 @@ class Frames:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             text = None
-        if text is None or len(json.dumps(text, ensure_ascii=False).encode("utf-8")) > 1.5 * len(data) + 64:
+        if text is None or len(quote(text).encode("utf-8")) > 1.4 * len(data) + 64:
             fields["b"] = binascii.b2a_base64(data, newline=False).decode("ascii")
         else:
             fields["d"] = text
         self.send(kind, **fields)
 
 
+def write_all(descriptor, data):
+    """Write everything; blocks while the reader is busy."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 class Capture:
-    """One output stream: its beginning is sent at once, its end when it is over, the middle is counted."""
+    """One output stream: its beginning is sent as it comes, its end when it is over, the middle is counted."""
 
     def __init__(self, frames, kind, cap):
         self.frames = frames
         self.kind = kind
-        self.head = cap - cap // 2
+        self.room = cap - cap // 2
         self.tail_cap = cap // 2
+        self.head = bytearray()
         self.tail = bytearray()
-        self.held = b""
         self.recent = b""
         self.total = 0
         self.dropped = 0
+        self.due = 0.0
 
     def feed(self, data):
+        """Take in what the program has written."""
         self.total += len(data)
         self.recent = (self.recent + data)[-RECENT_BYTES:]
-        data = self.held + data
-        self.held = b""
-        now, rest = data[: self.head], data[self.head :]
-        if now:
-            if not rest:
-                now, self.held = cut_between_characters(now)
-            self.head -= len(now)
-            self.send(now)
-        self.tail += rest
+        self.head += data[: self.room]
+        self.tail += data[self.room :]
+        self.room = max(self.room - len(data), 0)
         surplus = len(self.tail) - self.tail_cap
         if surplus > 0:
             del self.tail[:surplus]
             self.dropped += surplus
 
+    def flush(self, now, elapsed):
+        """Send the beginning as far as it has come, unless that was done a moment ago."""
+        if self.head and (now >= self.due or len(self.head) >= OUTPUT_CHUNK):
+            self.due = now + max(FRAME_GAP_SECONDS, elapsed / 1000)
+            data, rest = cut_between_characters(bytes(self.head))
+            self.head = bytearray(rest)
+            self.send(data)
+
     def send(self, data, skipped=0):
-        for at in range(0, len(data), OUTPUT_CHUNK):
-            fields = {"skipped": skipped} if skipped and at == 0 else {}
-            self.frames.send_data(self.kind, bytes(data[at : at + OUTPUT_CHUNK]), **fields)
+        """Send data in frames; the first says how many bytes are missing before it."""
+        while data:
+            part, rest = cut_between_characters(bytes(data[:OUTPUT_CHUNK]))
+            part = part or rest
+            self.frames.send_data(self.kind, part, **({"skipped": skipped} if skipped else {}))
+            data = data[len(part) :]
+            skipped = 0
 
     def finish(self):
-        self.send(self.held)
+        """Send the rest."""
+        if not self.dropped:
+            self.head, self.tail = self.head + self.tail, b""
+        self.send(self.head)
         self.send(self.tail, self.dropped)
 
 
@@ -204,43 +295,77 @@ def cut_between_characters(data):
 class Worker:
     """The process that becomes the program; started before the request is read, to hide its start-up."""
 
-    def __init__(self):
+    def __init__(self, env, usage):
+        self.usage = usage
+        self.ended = 0.0
+        self.verdict = ""
         self.out, out = os.pipe()
         self.err, err = os.pipe()
-        go, self.go = os.pipe()
+        go, self.orders = os.pipe()
         self.status, status = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
         actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2)]
         for descriptor in (go, status):
             os.set_inheritable(descriptor, True)
-        command = [sys.executable, "-B", os.path.abspath(__file__), "--worker", str(go), str(status)]
-        self.pid = os.posix_spawn(sys.executable, command, environment(), file_actions=actions)
+        env = dict(environment(), **env)
+        folder = os.path.join(env["TMPDIR"], ".worker-%s" % binascii.b2a_hex(os.urandom(8)).decode())
+        os.mkdir(folder, 0o700)
+        with open(__file__, encoding="utf-8") as own, open(os.path.join(folder, "sitecustomize.py"), "w") as hook:
+            setting = {"go": go, "status": status, "folder": folder, "path": env.get("PYTHONPATH")}
+            hook.write("SETTING = %r\n# %s" % (setting, own.read().rpartition(WORKER_PART)[2]))
+        env["PYTHONPATH"] = os.pathsep.join([folder] + ([env["PYTHONPATH"]] if env.get("PYTHONPATH") else []))
+        self.pid = os.posix_spawn(sys.executable, [sys.executable, PROGRAM], env, file_actions=actions)
         for descriptor in (out, err, go, status, null):
             os.close(descriptor)
 
-    def start(self, request, gvisor):
-        """Let the program begin; return once it does."""
+    def prepare(self, request, gvisor):
+        """Hand the request over and wait until the program is about to begin."""
         limits = dict(request["limits"])
         if not gvisor:
             # Elsewhere the kernel counts the processes of the user on the whole node.
             limits["processes"] = 0
         spec = {"argv": request["argv"], "env": request["env"], "limits": limits, "preload": request["preload"]}
-        data = json.dumps(spec).encode("ascii")
-        while data:
-            data = data[os.write(self.go, data) :]
-        os.close(self.go)
-        if os.read(self.status, 1) != b".":
-            raise BadRequest("the worker ended before the program began")
+        self.limit_time("not up in time", START_SECONDS)
+        try:
+            write_all(self.orders, marshal.dumps(spec))
+            ready = os.read(self.status, 1)
+        except BrokenPipeError:
+            ready = b""
         os.close(self.status)
+        if ready != b".":
+            kill_all(self.usage)
+            os.set_blocking(self.err, False)
+            try:
+                words = os.read(self.err, 64 * 1024).decode("utf-8", "replace").strip()
+            except BlockingIOError:
+                words = ""
+            raise BadRequest("python did not come up: %s" % (words.rpartition("\n")[2] or self.verdict or "no message"))
+
+    def go(self):
+        """Let the program begin."""
+        write_all(self.orders, GO)
+        os.close(self.orders)
+
+    def limit_time(self, verdict, seconds):
+        """Kill the program when the time is over, even while this process waits for its reader."""
+        signal.signal(signal.SIGALRM, lambda *_: self.end(verdict))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def end(self, verdict=""):
+        """Kill the program and remember why, unless it is known already."""
+        self.verdict = self.verdict or verdict
+        kill_all(self.usage, collect=False)
 
 
 def environment():
     """Return the environment of the program: the container's without the cluster's, and writable homes."""
-    temporary = os.environ.get("TMPDIR", "/tmp")
+    temporary = os.environ.get("TMPDIR") or "/tmp"
     home = os.path.join(temporary, "home")
-    os.makedirs(home, exist_ok=True)
+    for folder in ("matplotlib", "cache"):
+        os.makedirs(os.path.join(home, folder), exist_ok=True)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
     kept.update(
+        TMPDIR=temporary,
         HOME=home,
         USER="sandbox",
         LOGNAME="sandbox",
@@ -251,18 +376,16 @@ def environment():
         PYTHONUNBUFFERED="1",
         PYTHONDONTWRITEBYTECODE="1",
     )
+    kept.setdefault("LANG", "C.UTF-8")
     return kept
 
 
 def follow(worker, frames, limits):
     """Pass the program's output on until it has ended or must end; return how it ended."""
-    frames.send("started")
-    deadline = time.monotonic() + limits["timeout_seconds"]
     streams = {
         worker.out: Capture(frames, "out", limits["stdout_bytes"]),
         worker.err: Capture(frames, "err", limits["stderr_bytes"]),
     }
-    errors = streams[worker.err]
     poll = select.poll()
     for descriptor in streams:
         os.set_blocking(descriptor, False)
@@ -270,49 +393,59 @@ def follow(worker, frames, limits):
     wake, wake_writer = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(wake_writer, False)
+    poll.register(wake, select.POLLIN)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    poll.register(wake, select.POLLIN)
+    signal.signal(signal.SIGTERM, lambda *_: worker.end("Terminated"))
+    worker.limit_time("DeadlineExceeded", limits["timeout_seconds"])
+    begin = time.monotonic()
     open_streams = set(streams)
     status = None
-    verdict = ""
-    while True:
+    drain_until = 0.0
+    while open_streams or status is None:
+        now = time.monotonic()
         if status is None:
-            status = reap(worker.pid)
+            status = reap(worker.usage, worker.pid)
             if status is not None:
-                kill_all()
-                deadline = time.monotonic() + DRAIN_SECONDS
-        if not open_streams and status is not None:
+                worker.ended = now
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                kill_all(worker.usage)
+                drain_until = now + DRAIN_SECONDS
+        if status is not None and (not open_streams or now > drain_until):
             break
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if sum(stream.total for stream in streams.values()) > limits["flood_bytes"]:
             if status is not None:
                 break
-            verdict = "DeadlineExceeded"
-        elif status is None and sum(stream.total for stream in streams.values()) > limits["flood_bytes"]:
-            verdict = "OutputLimit"
-        if verdict and status is None:
-            kill_all()
-            status = reap(worker.pid, wait=True)
-            deadline = time.monotonic() + DRAIN_SECONDS
-            continue
-        for descriptor, _ in poll.poll(max(left, 0) * 1000):
+            worker.end("OutputLimit")
+        for stream in streams.values():
+            stream.flush(now, now - begin)
+        due = [stream.due for stream in streams.values() if stream.head]
+        # The program's end and its deadline wake the poll through ``wake``.
+        wait = min([*due, now + 60 if status is None else drain_until]) - now
+        for descriptor, _ in poll.poll(max(wait, 0) * 1000 + 1):
+            data = read_some(descriptor)
             if descriptor == wake:
-                os.read(wake, 512)
-                continue
-            try:
-                data = os.read(descriptor, 64 * 1024)
-            except BlockingIOError:
                 continue
             if data:
                 streams[descriptor].feed(data)
-            else:
+            elif data is not None:
                 poll.unregister(descriptor)
                 open_streams.discard(descriptor)
-    memory_error = ends_with_memory_error(errors.recent)
     for stream in streams.values():
         stream.finish()
-    return verdict_of(status, verdict, memory_error, limits)
+    if worker.verdict == "Terminated":
+        # The kubelet ends this pod: what it says of the cause is better than what is known here.
+        os._exit(128 + signal.SIGTERM)
+    memory_error = ends_with_memory_error(streams[worker.err].recent)
+    return verdict_of(status, worker.verdict, memory_error, limits, worker.usage["peak_memory_bytes"])
+
+
+def read_some(descriptor):
+    """Return bytes from a pipe, none at its end, or ``None`` when there is nothing to read now."""
+    try:
+        return os.read(descriptor, 64 * 1024)
+    except BlockingIOError:
+        return None
 
 
 def ends_with_memory_error(text):
@@ -321,11 +454,11 @@ def ends_with_memory_error(text):
     return last.split(b":")[0].endswith(b"MemoryError")
 
 
-def verdict_of(status, verdict, memory_error, limits):
+def verdict_of(status, verdict, memory_error, limits, peak_memory_bytes):
     """Return the fields of the ``end`` frame that say how the program ended."""
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
-    end = {"exit_code": code, "signal": signal_name(killed_by), "message": ""}
+    end = {"exit_code": code, "signal": signal_name(killed_by), "reason": "Error"}
     if verdict == "DeadlineExceeded":
         end.update(reason=verdict, message="the program was killed after %g s" % limits["timeout_seconds"])
     elif verdict == "OutputLimit":
@@ -333,61 +466,65 @@ def verdict_of(status, verdict, memory_error, limits):
     elif code == 0:
         end["reason"] = "Completed"
     elif memory_error:
+        bound = limits["memory_bytes"]
+        amount = "the %d MiB it may use" % (bound // 2**20) if bound else "there is"
         end.update(
             reason="MemoryLimit",
-            message="the program needed more than the %d MiB it may use. Use less, or raise mem_limit"
-            % (limits["memory_bytes"] // 2**20),
+            message="the program needed more memory than %s. Use less, or raise mem_limit" % amount,
         )
-    elif killed_by == signal.SIGKILL:
-        end.update(reason="MemoryLimit", message="the program was killed, probably at its memory limit")
-    else:
-        end["reason"] = "Error"
+    elif killed_by == signal.SIGKILL and peak_memory_bytes > limits["memory_bytes"] // 2 > 0:
+        end.update(
+            reason="MemoryLimit",
+            message="the program was killed while it used %d MiB, probably at its memory limit. Use less, or raise "
+            "mem_limit" % (peak_memory_bytes // 2**20),
+        )
     return end
 
 
 def signal_name(number):
     """Return the name of a signal, or nothing for none."""
-    try:
-        return signal.Signals(number).name if number else ""
-    except ValueError:
-        return "signal %d" % number
+    names = (name for name in dir(signal) if name.startswith("SIG") and name[3] != "_")
+    known = {getattr(signal, name): name for name in names if name not in ("SIGCLD", "SIGIOT", "SIGPOLL")}
+    return known.get(number, "signal %d" % number) if number else ""
 
 
-def reap(pid, wait=False):
-    """Collect ended children; return the wait status of ``pid`` once it has ended."""
+def reap(usage, pid=None):
+    """Collect ended children and what they used; return the wait status of ``pid`` once it has ended."""
     while True:
         try:
-            found, status = os.waitpid(pid if wait else -1, 0 if wait else os.WNOHANG)
+            found, status, used = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
-            return 0 if wait else None
-        if found == pid:
-            return status
+            return None
         if found == 0:
             return None
+        usage["cpu_seconds"] = round(usage["cpu_seconds"] + used.ru_utime + used.ru_stime, 6)
+        usage["peak_memory_bytes"] = max(usage["peak_memory_bytes"], used.ru_maxrss * 1024)
+        if found == pid:
+            return status
 
 
-def kill_all():
-    """Kill every process but this one, however it was started, and collect those that are ours."""
-    if os.getpid() == 1:
-        try:
-            os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        return
-    while True:
+def kill_all(usage, collect=True):
+    """Kill every process but this one, however it was started, and collect them unless told otherwise."""
+    until = time.monotonic() + DRAIN_SECONDS
+    while time.monotonic() < until:
         found = descendants()
         if not found:
-            return
-        for pid in found:
+            break
+        for pid in [-1] if os.getpid() == 1 else found:
             try:
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        time.sleep(0.005)
+            except OSError:
+                continue
+        if not collect:
+            return
+        time.sleep(0.002)
+        reap(usage)
+    if collect:
+        reap(usage)
 
 
 def descendants():
-    """Return the living descendants of this process."""
+    """Return the descendants of this process that still run."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -396,14 +533,13 @@ def descendants():
                     fields = stat.read().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if fields[0] not in (b"Z", b"X"):
-                parents[int(name)] = int(fields[1])
+            parents[int(name)] = (int(fields[1]), fields[0])
     found = {os.getpid()}
     size = 0
     while size != len(found):
         size = len(found)
-        found.update(pid for pid, parent in parents.items() if parent in found)
-    return found - {os.getpid()}
+        found.update(pid for pid, (parent, _) in parents.items() if parent in found)
+    return {pid for pid in found if pid in parents and parents[pid][1] not in (b"Z", b"X")} - {os.getpid()}
 
 
 def send_files(frames, known, limits):
@@ -413,24 +549,23 @@ def send_files(frames, known, limits):
     room = limits["file_bytes"]
     for path in sorted(walk(".")):
         name = path[2:]
+        shown = printable(name)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            left_out.append("%s: %s" % (printable(name), error.strerror))
-            continue
-        with os.fdopen(descriptor, "rb") as source:
-            status = os.fstat(source.fileno())
+            status = os.stat(path, follow_symlinks=False)
             if name == PROGRAM or known.get(name) == fingerprint(status):
                 continue
-            if printable(name) != name:
-                left_out.append("%s: the name is not printable" % printable(name))
+            if shown != name:
+                left_out.append("%s: the name is not printable" % shown)
             elif count >= limits["file_count"]:
                 left_out.append("%s: more than %d files" % (name, limits["file_count"]))
             elif status.st_size > room:
                 left_out.append("%s: %d bytes, %d were left" % (name, status.st_size, room))
             else:
+                with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
+                    room -= send_file(frames, name, source, status.st_size)
                 count += 1
-                room -= send_file(frames, name, source, status.st_size)
+        except OSError as error:
+            left_out.append("%s: %s" % (shown, error.strerror))
     if len(left_out) > limits["file_count"]:
         left_out[limits["file_count"] :] = ["and %d more" % (len(left_out) - limits["file_count"])]
     return left_out
@@ -449,18 +584,24 @@ def send_file(frames, name, source, size):
             return sent
 
 
-def walk(folder):
-    """Yield the regular files below a folder, without following links."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            if entry.name != "__pycache__":
-                yield from walk(entry.path)
-        elif entry.is_file(follow_symlinks=False):
-            yield entry.path
+def walk(top):
+    """Yield regular files below a folder, without following links; bounded."""
+    folders = [top]
+    seen = 0
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen > ENTRIES_MAX:
+                        return
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name != "__pycache__":
+                            folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield entry.path
+        except OSError:
+            continue
 
 
 def printable(name):
@@ -468,89 +609,53 @@ def printable(name):
     return "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode("utf-8"))
 
 
-# --- worker ----------------------------------------------------------------------------------------
+if __name__ == "__main__":
+    sys.exit(supervise(sys.argv[1] if len(sys.argv) > 1 else REQUEST_FOLDER))
 
 
-def work(go, status):
-    """Wait for the word, then run the program as ``python main.py`` would; return its exit code."""
+# --- worker --- what follows runs in the worker alone, as its sitecustomize -----------------------------
+
+
+def prepare(setting):
+    """Wait for the request, then make this process what ``python main.py`` would be at this point."""
+    import marshal
+    import os
+    import sys
+
     os.setsid()
-    with os.fdopen(go, "rb") as source:
-        data = source.read()
-    if not data:
-        return 1
-    spec = json.loads(data)
-    os.environ.update(thread_pools(spec["limits"]["cpu_count"]))
+    for name in ("sitecustomize.py", ""):
+        path = os.path.join(setting["folder"], name)
+        os.remove(path) if name else os.rmdir(path)
+    orders = os.fdopen(setting["go"], "rb")
+    try:
+        spec = marshal.load(orders)
+    except EOFError:
+        os._exit(1)
+    sys.path.remove(setting["folder"])
+    sys.path_importer_cache.pop(setting["folder"], None)
+    if setting["path"] is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = setting["path"]
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        os.environ[name] = str(spec["limits"]["cpu_count"])
     os.environ.update(spec["env"])
-    for module in spec["preload"]:
+    for name in spec["preload"]:
         try:
-            __import__(module)
+            __import__(name)
         except ImportError:
             continue
+    sys.argv[1:] = spec["argv"]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv[2:] = spec["argv"]
+    save_figures_at_end()
+    use_own_sitecustomize()
     set_limits(spec["limits"])
-    path = os.path.join(os.getcwd(), PROGRAM)
-    sys.argv = [PROGRAM, *spec["argv"]]
-    sys.path[0] = os.getcwd()
-    module = type(sys)("__main__")
-    module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __annotations__={})
-    sys.modules["__main__"] = module
-    with open(PROGRAM, "rb") as source:
-        code = source.read()
-    os.write(status, b".")
-    os.close(status)
-    return run(code, path, module.__dict__)
-
-
-def run(code, path, names):
-    """Run the program's code; return its exit code, as the interpreter itself would."""
-    try:
-        compiled = compile(code, path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
-        sys.excepthook(type(error), error, None)
-        return 1
-    try:
-        exec(compiled, names)
-        save_figures()
-        return 0
-    except SystemExit as error:
-        save_figures()
-        return exit_code(error.code)
-    except KeyboardInterrupt as error:
-        sys.excepthook(type(error), error, error.__traceback__.tb_next)
-        return 130
-    except BaseException as error:
-        save_figures()
-        # Without the frame of this function, which the program knows nothing of.
-        error.__traceback__ = error.__traceback__.tb_next
-        sys.excepthook(type(error), error, error.__traceback__)
-        return 1
-
-
-def exit_code(code):
-    """Return the exit code for the argument of ``sys.exit``."""
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    print(code, file=sys.stderr)
-    return 1
-
-
-def save_figures():
-    """Save the figures that the program has left open, as a notebook would show them."""
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is None:
-        return
-    try:
-        for number in pyplot.get_fignums():
-            pyplot.figure(number).savefig("figure_%d.png" % number)
-    except Exception as error:
-        print("open figures could not be saved: %s" % error, file=sys.stderr)
-
-
-def thread_pools(count):
-    """Return the variables that size the thread pools of numeric libraries."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {name: str(count) for name in names}
+    os.write(setting["status"], b".")
+    os.close(setting["status"])
+    if not orders.read(1):
+        os._exit(1)
+    orders.close()
 
 
 def set_limits(limits):
@@ -568,7 +673,54 @@ def set_limits(limits):
         resource.setrlimit(bound, (value, value))
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        sys.exit(work(int(sys.argv[2]), int(sys.argv[3])))
-    sys.exit(supervise(sys.argv[1] if len(sys.argv) > 1 else REQUEST_FOLDER))
+def save_figures_at_end():
+    """Save the figures that the program leaves open, as a notebook would show them.
+
+    The interpreter calls ``threading._shutdown`` when the program has ended; at exit, Matplotlib's own handler
+    would be earlier than one of ours.
+    """
+    import os
+    import sys
+    import threading
+
+    shutdown, own = threading._shutdown, os.getpid()
+
+    def save():
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot is not None and os.getpid() == own:
+            try:
+                for number in pyplot.get_fignums():
+                    index = number
+                    while os.path.lexists("figure_%d.png" % index):
+                        index += 1
+                    pyplot.figure(number).savefig("figure_%d.png" % index)
+            except Exception as error:
+                print("open figures could not be saved: %s" % error, file=sys.stderr)
+
+    def end(*arguments):
+        shutdown(*arguments)
+        save()
+
+    threading._shutdown = end
+
+
+def use_own_sitecustomize():
+    """Import the ``sitecustomize`` of the image, if it has one, in place of this one."""
+    import sys
+
+    ours = sys.modules.pop("sitecustomize")
+    try:
+        import sitecustomize  # noqa: F401
+    except ImportError:
+        sys.modules["sitecustomize"] = ours
+
+
+if __name__ == "sitecustomize":
+    try:
+        prepare(SETTING)  # noqa: F821 - the supervisor writes it in front
+    except BaseException as error:
+        # The interpreter would go on to the program, without its limits.
+        import os
+
+        os.write(2, ("%s: %s" % (type(error).__name__, error)).encode("utf-8", "replace"))
+        os._exit(1)

@@ -23,10 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from infra.local.layout import Layout  # noqa: E402 - the root has to be on the path first
-
 NAMESPACE = "adk-gke-sandbox-bench"
 HELLO = "print('hello')"
 OUTPUT = ROOT / "build" / "bench" / "latest.json"
@@ -37,10 +33,9 @@ def main() -> int:
     """Measure, print, write; return 0."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--runs", type=int, default=12, help="counted runs of each, after one warm-up")
-    arguments.add_argument("--name", default="local", help="name of the local cluster")
+    arguments.add_argument("--kubeconfig", help="administrator's kubeconfig; default: the local cluster's")
     given = arguments.parse_args()
-    layout = Layout(name=given.name)
-    kubeconfig = str(layout.kubeconfig)
+    kubeconfig = given.kubeconfig or _local_kubeconfig()
     core = client.CoreV1Api(config.new_client_from_config(kubeconfig))
     _make_namespace(core)
     try:
@@ -52,6 +47,13 @@ def main() -> int:
     OUTPUT.write_text(json.dumps({"series": series, "phases": phases}, indent=2) + "\n")
     console.print(f"wrote {OUTPUT.relative_to(ROOT)}")
     return 0
+
+
+def _local_kubeconfig() -> str:
+    sys.path.insert(0, str(ROOT))
+    from infra.local.layout import Layout
+
+    return str(Layout(name="local").kubeconfig)
 
 
 def _make_namespace(core: client.CoreV1Api) -> None:

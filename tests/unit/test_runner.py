@@ -1,0 +1,485 @@
+"""The real runner as a process of this machine, through the protocol; what needs gVisor is a cluster test."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from adk_gke_sandbox.execution import File, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.protocol import Transcript, encode_request
+
+RUNNER = Path(__file__).parents[2] / "runtime/adk_gke_sandbox/runner.py"
+NONCE = "0123456789abcdef"
+
+Run = Callable[..., Outcome]
+
+
+class Place:
+    """The folders of one execution, and the commands that work on them."""
+
+    def __init__(self, base: Path) -> None:
+        self.request = base / "request"
+        self.workspace = base / "workspace"
+        self.temporary = base / "tmp"
+        for folder in (self.request, self.workspace, self.temporary):
+            folder.mkdir()
+        self.env = {"TMPDIR": str(self.temporary), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        self.command = [sys.executable, "-I", "-S", "-B", str(RUNNER), str(self.request)]
+
+    def write(self, request: Request) -> None:
+        (self.request / "request.json").write_bytes(encode_request(request, NONCE))
+
+    def reply(self) -> bytes:
+        done = subprocess.run(self.command, cwd=self.workspace, env=self.env, capture_output=True, timeout=18)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def run(place: Place) -> Run:
+    def run(code: str, limits: Limits | None = None, **fields: object) -> Outcome:
+        place.write(Request(code=code, limits=limits or Limits(timeout_seconds=15), **fields))  # type: ignore[arg-type]
+        return outcome(place.reply())
+
+    return run
+
+
+def outcome(reply: bytes) -> Outcome:
+    transcript = Transcript(NONCE)
+    transcript.feed(reply)
+    assert transcript.ended, reply[-2000:]
+    return transcript.outcome("test")
+
+
+def plain(place: Place, code: str, *argv: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program without the runner, in a folder with the same path."""
+    (place.workspace / "main.py").write_bytes(code.encode("utf-8", "surrogatepass"))
+    env = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1")
+    return subprocess.run(
+        [sys.executable, "main.py", *argv], cwd=place.workspace, env=env, stdin=subprocess.DEVNULL, capture_output=True
+    )
+
+
+def test_runner_is_python_3_8() -> None:
+    ast.parse(RUNNER.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+def test_runner_imports_the_standard_library_alone() -> None:
+    tree = ast.parse(RUNNER.read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert names - set(sys.stdlib_module_names) == {"sitecustomize"}
+
+
+SAME_AS_PLAIN: Mapping[str, str] = {
+    "both streams": "import sys; print('a'); print('b', file=sys.stderr)",
+    "argv": "import sys; print(sys.argv, sys.path[0], __name__, __file__)",
+    "module attributes": "print(sorted(globals()), __spec__, __package__, type(__loader__).__name__, __doc__)",
+    "exit none": "import sys; sys.exit()",
+    "exit number": "import sys; sys.exit(7)",
+    "exit negative": "import sys; sys.exit(-1)",
+    "exit large": "import sys; sys.exit(256 + 3)",
+    "exit text": "import sys; sys.exit('no luck')",
+    "exit object": "import sys; sys.exit([1, 2])",
+    "exit builtin": "exit(4)",
+    "exit in a thread": "import threading, sys; threading.Thread(target=lambda: sys.exit(3)).start()",
+    "raise SystemExit": "raise SystemExit",
+    "os._exit": "import os; print('x'); os._exit(9)",
+    "traceback": "def f(n):\n    return 1 / n\n\n\nf(0)\n",
+    "chained": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('two') from e",
+    "syntax error": "print('a'\nx = = 1\n",
+    "indentation": "if True:\nprint(1)",
+    "keyboard interrupt": "raise KeyboardInterrupt",
+    "own excepthook": "import sys\nsys.excepthook = lambda *a: print('hook', a[0])\n1 / 0",
+    "print_stack": "import traceback\ndef f():\n    traceback.print_stack()\nf()",
+    "warning at top": "import warnings; warnings.warn('careful', stacklevel=2)",
+    "recursion error": "def f(n):\n    return f(n + 1)\nf(0)",
+    "depth": "import sys\ndef f(n):\n    return n and f(n - 1)\nprint(f(sys.getrecursionlimit() - 10), sys.getrecursionlimit())",
+    "frames": "import inspect; print(len(inspect.stack()))",
+    "atexit": "import atexit; atexit.register(print, 'bye'); print('hi'); raise SystemExit(2)",
+    "finalizer": "class A:\n    def __del__(self):\n        print('gone')\na = A()",
+    "stdin": "import sys; print(repr(sys.stdin.read()))",
+    "crlf": "x = '''a\r\nb'''\r\nprint(repr(x))\r\n",
+    "bom": "\ufeffprint('bom')",
+    "coding": "# -*- coding: latin-1 -*-\nprint(ascii('\u00e9'))",
+    "unicode": "print('\u00e4\u20ac\U0001f600', ascii('\u2028'))",
+    "future": "from __future__ import annotations\ndef f(a: nonsense): ...\nprint(f.__annotations__)",
+    "empty": "",
+    "annotations": "x: int = 1\nprint(__annotations__)",
+    "asyncio": "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    print('done')\nasyncio.run(f())",
+    "abort": "import os; os.abort()",
+    "segfault": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+    "sigterm": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "signal handler": "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *a: print('caught'))\nos.kill(os.getpid(), signal.SIGUSR1)",
+    "alarm": "import signal, time\nsignal.signal(signal.SIGALRM, lambda *a: print('ring'))\nsignal.setitimer(0, 0.05)\ntime.sleep(0.2)",
+    "pickle": "import pickle\nclass A: ...\nprint(type(pickle.loads(pickle.dumps(A()))).__module__)",
+    "subprocess": "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(5)'])",
+    "inspect source": "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f))",
+    "open descriptors": "import os; print(sorted(os.listdir('/proc/self/fd'))[:5])",
+    "fork": "import os\npid = os.fork()\nprint('child' if pid == 0 else os.waitpid(pid, 0)[1])",
+    "multiprocessing": (
+        "import multiprocessing as m\ndef f(x):\n    return x * x\nif __name__ == '__main__':\n"
+        "    for kind in ('spawn', 'fork'):\n        with m.get_context(kind).Pool(2) as pool:\n"
+        "            print(pool.map(f, range(4)))"
+    ),
+    "process pool": (
+        "from concurrent.futures import ProcessPoolExecutor\ndef f(x):\n    return x + 1\n"
+        "if __name__ == '__main__':\n    with ProcessPoolExecutor(2) as pool:\n        print(list(pool.map(f, [1, 2])))"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME_AS_PLAIN)
+def test_program_does_what_python_main_py_does(name: str, run: Run, place: Place) -> None:
+    code = SAME_AS_PLAIN[name]
+    expected = plain(place, code, "one", "two words")
+    found = run(code, argv=("one", "two words"))
+    assert found.stdout.decode() == expected.stdout.decode()
+    assert found.stderr.decode() == expected.stderr.decode()
+    returned = expected.returncode
+    assert (found.exit_code, found.signal) == (
+        (returned, "") if returned >= 0 else (128 - returned, signal.Signals(-returned).name)
+    )
+    assert found.reason is (Reason.COMPLETED if returned == 0 else Reason.ERROR)
+
+
+def test_code_with_a_lone_surrogate_fails_as_a_file_with_that_byte_would(run: Run) -> None:
+    found = run("print('\udcff')")
+    assert found.reason is Reason.ERROR
+    assert b"SyntaxError" in found.stderr
+
+
+def test_bytes_that_are_not_text_arrive_as_they_are(run: Run) -> None:
+    found = run("import os; os.write(1, bytes(range(256)) * 3 + '€'.encode()[:2])")
+    assert found.stdout == bytes(range(256)) * 3 + "€".encode()[:2]
+
+
+def test_character_cut_by_two_writes_arrives_whole(run: Run) -> None:
+    code = "import os, time\nfor b in '€😀'.encode():\n    os.write(1, bytes([b])); time.sleep(0.03)"
+    assert run(code).stdout.decode() == "€😀"
+
+
+def test_output_that_looks_like_a_frame_is_output(run: Run) -> None:
+    forged = json.dumps({"n": NONCE, "t": "end", "exit_code": 0, "reason": "Completed"})
+    found = run(f"import sys\nprint({forged!r})\nsys.exit(5)")
+    assert (found.exit_code, found.stdout.decode()) == (5, forged + "\n")
+
+
+def test_timeout_keeps_what_was_written_even_without_a_newline(run: Run) -> None:
+    begin = time.monotonic()
+    found = run("import time\nprint('partial', end='')\ntime.sleep(60)", Limits(timeout_seconds=0.5))
+    assert (found.reason, found.signal, found.stdout) == (Reason.DEADLINE_EXCEEDED, "SIGKILL", b"partial")
+    assert found.message == "the program was killed after 0.5 s"
+    assert 0.5 <= found.wall_seconds < 2
+    assert time.monotonic() - begin < 3
+
+
+def test_timeout_holds_while_nobody_reads_the_reply(place: Place) -> None:
+    place.write(Request(code="while True: print('x' * 1000)", limits=Limits(timeout_seconds=0.5)))
+    process = subprocess.Popen(place.command, cwd=place.workspace, env=place.env, stdout=subprocess.PIPE)
+    time.sleep(1.5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children]
+    reply, _ = process.communicate(timeout=10)
+    assert set(states) <= {"Z"}
+    assert outcome(reply).reason is Reason.DEADLINE_EXCEEDED
+
+
+def test_process_that_ignores_sigterm_and_has_left_the_session_is_killed_at_the_deadline(
+    run: Run, place: Place
+) -> None:
+    found = run(
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork():\n        os._exit(0)\n"
+        "    open('pid', 'w').write(str(os.getpid()))\n    time.sleep(60)\n"
+        "time.sleep(60)",
+        Limits(timeout_seconds=1),
+    )
+    assert found.reason is Reason.DEADLINE_EXCEEDED
+    assert_gone(int((place.workspace / "pid").read_text()))
+
+
+def test_background_process_ends_with_the_program(run: Run, place: Place) -> None:
+    begin = time.monotonic()
+    found = run(
+        "import subprocess\np = subprocess.Popen(['sleep', '60'], start_new_session=True)\nopen('pid', 'w').write(str(p.pid))"
+    )
+    assert (found.reason, found.exit_code) == (Reason.COMPLETED, 0)
+    assert time.monotonic() - begin < 5
+    assert_gone(int((place.workspace / "pid").read_text()))
+
+
+def assert_gone(pid: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_processes_outside_are_left_alone(run: Run) -> None:
+    bystander = subprocess.Popen(["sleep", "30"])
+    try:
+        run("import time; time.sleep(60)", Limits(timeout_seconds=0.3))
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_head_and_tail_are_kept_and_the_middle_is_counted(run: Run) -> None:
+    limits = Limits(stdout_bytes=2000, stderr_bytes=100)
+    found = run("import sys\nfor i in range(10000): print(f'{i:05}')\nprint('e' * 500, file=sys.stderr)", limits)
+    assert found.stdout.startswith(b"00000\n00001\n")
+    assert found.stdout.endswith(b"09998\n09999\n")
+    assert found.stdout_dropped == 60000 - 2000
+    assert found.stderr_dropped == 501 - 100
+    assert found.reason is Reason.COMPLETED
+
+
+def test_output_as_long_as_the_cap_is_whole(run: Run) -> None:
+    found = run("print('x' * 1999)", Limits(stdout_bytes=2000))
+    assert (found.stdout, found.stdout_dropped) == (b"x" * 1999 + b"\n", 0)
+
+
+def test_flood_of_100_mb_is_survived_in_bounded_memory(place: Place) -> None:
+    code = "import os\nb = b'y' * 65536\nfor _ in range(1600): os.write(1, b)"
+    place.write(Request(code=code))
+    wrapper = (
+        "import resource, subprocess, sys\nprint(subprocess.run(sys.argv[1:], capture_output=True).stdout.decode())"
+    )
+    wrapper += "\nprint(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    done = subprocess.run(
+        [sys.executable, "-c", wrapper, *place.command], cwd=place.workspace, env=place.env, capture_output=True
+    )
+    *reply, peak = done.stdout.strip().splitlines()
+    found = outcome(b"\n".join(reply) + b"\n")
+    assert found.reason is Reason.COMPLETED
+    assert len(found.stdout) - 1024 * 1024 < 100
+    assert found.stdout_dropped == 1600 * 65536 - 1024 * 1024
+    assert int(peak) < 40 * 1024
+
+
+def test_endless_output_is_killed_at_the_flood_limit(run: Run) -> None:
+    found = run("while True: print('x' * 10000)", Limits(flood_bytes=3_000_000, stdout_bytes=1000))
+    assert (found.reason, found.signal) == (Reason.OUTPUT_LIMIT, "SIGKILL")
+    assert found.message == "the program was killed after 3000000 bytes of output"
+
+
+def test_many_small_writes_become_few_frames(place: Place) -> None:
+    place.write(Request(code="import os\nfor i in range(20000): os.write(1, b'.')"))
+    reply = place.reply()
+    assert outcome(reply).stdout == b"." * 20000
+    assert reply.count(b'"t":"out"') < 300
+
+
+def test_closed_stdout_does_not_end_the_program(run: Run) -> None:
+    found = run("import os, sys, time\nos.close(1)\ntime.sleep(0.2)\nprint('late', file=sys.stderr)\nos._exit(3)")
+    assert (found.exit_code, found.stderr) == (3, b"late\n")
+
+
+class TestFiles:
+    def test_inputs_lie_in_the_working_directory_and_do_not_come_back(self, run: Run) -> None:
+        found = run(
+            "print(open('in.csv').read(), open('deep/er/x').read())",
+            files=(File(name="in.csv", content=b"1,2"), File(name="deep/er/x", content=b"y")),
+        )
+        assert (found.stdout, found.files) == (b"1,2 y\n", ())
+
+    def test_new_and_changed_files_come_back(self, run: Run) -> None:
+        found = run(
+            "import os\nopen('a.txt', 'a').write('+')\nos.makedirs('d/e')\nopen('d/e/ü.bin', 'wb').write(bytes(256) * 99)",
+            files=(File(name="a.txt", content=b"1"), File(name="b.txt", content=b"2")),
+        )
+        assert {file.name: file.content for file in found.files} == {"a.txt": b"1+", "d/e/ü.bin": bytes(256) * 99}
+        assert found.files[0].mime_type == "text/plain"
+
+    def test_empty_file_comes_back(self, run: Run) -> None:
+        assert [(f.name, f.content) for f in run("open('empty', 'w')").files] == [("empty", b"")]
+
+    def test_caches_of_imports_and_homes_are_no_outputs(self, run: Run) -> None:
+        found = run(
+            "import os, pathlib, py_compile\npy_compile.compile('main.py')\n"
+            "home = pathlib.Path.home(); (home / '.x').write_text('x'); (home / 'cache' / 'y').write_text('y')"
+        )
+        assert (found.reason, found.files) == (Reason.COMPLETED, ())
+
+    def test_what_is_no_regular_file_stays(self, run: Run) -> None:
+        found = run(
+            "import os, socket\nos.symlink('/etc/passwd', 'link'); os.symlink('/etc', 'folder'); os.mkfifo('fifo')\n"
+            "socket.socket(socket.AF_UNIX).bind('socket')"
+        )
+        assert (found.reason, found.files, found.files_left_out) == (Reason.COMPLETED, (), ())
+
+    def test_huge_sparse_file_is_left_out_unread(self, run: Run) -> None:
+        found = run("open('huge', 'wb').truncate(1 << 40)\nopen('small', 'w').write('s')")
+        assert [file.name for file in found.files] == ["small"]
+        assert found.files_left_out == ("huge: 1099511627776 bytes, 5242880 were left",)
+
+    def test_files_beyond_the_count_are_named(self, run: Run) -> None:
+        found = run("for i in range(5): open(f'f{i}', 'w')", Limits(file_count=3))
+        assert [file.name for file in found.files] == ["f0", "f1", "f2"]
+        assert found.files_left_out == ("f3: more than 3 files", "f4: more than 3 files")
+
+    def test_names_that_cannot_be_shown_are_left_out(self, run: Run) -> None:
+        found = run("open('a\\nb', 'w'); open(b'\\xff', 'w')")
+        assert found.files == ()
+        assert len(found.files_left_out) == 2
+        assert all(text.isprintable() and "not printable" in text for text in found.files_left_out)
+
+    def test_files_come_back_after_a_timeout(self, run: Run) -> None:
+        found = run("import time\nopen('x', 'w').write('1')\ntime.sleep(60)", Limits(timeout_seconds=0.5))
+        assert [file.content for file in found.files] == [b"1"]
+
+    @pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../b", "a//b", "a\0b", "main.py", ".", "a/"])
+    def test_bad_input_name_is_refused_before_the_program_starts(self, name: str, run: Run) -> None:
+        found = run("print(1)", files=(File(name=name, content=b""),))
+        assert (found.reason, found.started, found.stdout) == (Reason.SANDBOX_LOST, False, b"")
+        assert "is no name for an input file: give a relative path without '..'" in found.message
+
+    def test_open_figures_come_back_as_png_beside_the_programs_own(self, run: Run) -> None:
+        found = run(
+            "import matplotlib.pyplot as plt, sys\nopen('figure_1.png', 'w').write('own')\n"
+            "plt.plot([1, 2]); plt.figure(); plt.figure(); plt.close()\nsys.exit(3)"
+        )
+        assert [file.name for file in found.files] == ["figure_1.png", "figure_2.png", "figure_3.png"]
+        assert found.files[0].content == b"own"
+        assert all(file.content.startswith(b"\x89PNG") for file in found.files[1:])
+        assert (found.exit_code, found.stderr) == (3, b"")
+
+    def test_figures_that_cannot_be_saved_are_a_note(self, run: Run) -> None:
+        found = run("import matplotlib.pyplot as plt, os\nplt.plot([1])\nos.chdir('/proc')")
+        assert found.exit_code == 0
+        assert b"open figures could not be saved: " in found.stderr
+
+
+class TestEnvironment:
+    def test_homes_are_writable_and_the_user_has_a_name(self, run: Run) -> None:
+        found = run(
+            "import os, getpass, tempfile, pathlib\n"
+            "for name in ('HOME', 'TMPDIR', 'MPLCONFIGDIR', 'XDG_CACHE_HOME'): assert os.access(os.environ[name], os.W_OK), name\n"
+            "tempfile.TemporaryDirectory().cleanup()\n"
+            "print(getpass.getuser(), os.environ['MPLBACKEND'], os.environ['OMP_NUM_THREADS'])",
+            Limits(cpu_count=3),
+        )
+        assert found.stdout == b"sandbox Agg 3\n", found.stderr
+
+    def test_own_variables_win_and_the_runners_leave_no_trace(self, run: Run) -> None:
+        found = run(
+            "import os, sys\nprint(os.environ['HOME'], os.environ['X'], 'PYTHONPATH' in os.environ)\n"
+            "print([p for p in sys.path if 'worker' in p])\nprint(os.listdir(os.environ['TMPDIR']))",
+            env={"HOME": "/nowhere", "X": "ü"},
+        )
+        assert found.stdout.decode() == "/nowhere ü False\n[]\n['home']\n"
+
+    def test_variables_of_the_interpreter_take_effect(self, run: Run) -> None:
+        found = run(
+            "import sys, os; print(sys.flags.hash_randomization, sys.flags.optimize, os.environ['PYTHONOPTIMIZE'])",
+            env={"PYTHONHASHSEED": "0", "PYTHONOPTIMIZE": "2"},
+        )
+        assert found.stdout == b"0 2 2\n"
+
+    def test_python_path_of_the_image_and_its_sitecustomize_hold(self, run: Run, place: Place, tmp_path: Path) -> None:
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "lib/sitecustomize.py").write_text("seen = True")
+        place.env["PYTHONPATH"] = str(tmp_path / "lib")
+        found = run("import os, sys, sitecustomize\nprint(sitecustomize.seen, os.environ['PYTHONPATH'], sys.path[1])")
+        assert found.stdout.decode() == f"True {tmp_path}/lib {tmp_path}/lib\n"
+
+    def test_variables_of_the_cluster_are_hidden(self, run: Run, place: Place) -> None:
+        place.env["KUBERNETES_SERVICE_HOST"] = "10.0.0.1"
+        assert run("import os; print([k for k in os.environ if 'KUBE' in k])").stdout == b"[]\n"
+
+    def test_preload_is_imported_before_the_program_starts(self, run: Run) -> None:
+        found = run("import sys; print('decimal' in sys.modules)", preload=("decimal", "no_such_module"))
+        assert found.stdout == b"True\n"
+
+
+class TestLimits:
+    def test_memory_limit_is_a_memory_error_and_the_reason(self, run: Run) -> None:
+        found = run("x = bytearray(10**10)", Limits(memory_bytes=512 * 1024 * 1024))
+        assert (found.reason, found.exit_code) == (Reason.MEMORY_LIMIT, 1)
+        assert (
+            found.message == "the program needed more memory than the 512 MiB it may use. Use less, or raise mem_limit"
+        )
+        assert found.stderr.rstrip().endswith(b"MemoryError")
+
+    def test_memory_error_that_the_program_handles_is_no_failure(self, run: Run) -> None:
+        code = "try:\n    bytearray(10**10)\nexcept MemoryError:\n    print('caught')"
+        found = run(code, Limits(memory_bytes=512 * 1024 * 1024))
+        assert (found.reason, found.stdout) == (Reason.COMPLETED, b"caught\n")
+
+    def test_kill_of_its_own_is_no_memory_limit(self, run: Run) -> None:
+        found = run("import os; os.kill(os.getpid(), 9)", Limits(memory_bytes=1024 * 1024 * 1024))
+        assert (found.reason, found.signal, found.exit_code) == (Reason.ERROR, "SIGKILL", 137)
+
+    def test_kill_near_the_limit_is_the_memory_limit(self, run: Run) -> None:
+        code = "import os\nx = bytearray(80 * 2**20)\nos.kill(os.getpid(), 9)"
+        found = run(code, Limits(memory_bytes=128 * 1024 * 1024))
+        assert found.reason is Reason.MEMORY_LIMIT
+        assert "probably at its memory limit" in found.message
+
+    def test_open_files_and_cores_are_bounded(self, run: Run) -> None:
+        found = run(
+            "import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_CORE))",
+            Limits(open_files=99),
+        )
+        assert found.stdout == b"(99, 99) (0, 0)\n"
+
+    def test_usage_is_told(self, run: Run) -> None:
+        found = run(
+            "import time\nx = bytearray(60 * 2**20)\nt = time.process_time()\nwhile time.process_time() < t + 0.3: pass"
+        )
+        assert 0.3 < found.cpu_seconds < 3
+        assert 0.3 < found.wall_seconds < 5
+        assert found.peak_memory_bytes > 60 * 2**20
+
+
+class TestRequest:
+    def test_parts_are_put_together(self, place: Place) -> None:
+        document = encode_request(Request(code="print('whole')"), NONCE)
+        for index in range(12):
+            size = len(document) // 11
+            (place.request / f"request.json.{index:03d}").write_bytes(document[index * size : (index + 1) * size])
+        assert outcome(place.reply()).stdout == b"whole\n"
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version":1}', '{"version":9,"nonce":"x"}'])
+    def test_bad_document_ends_with_a_reason(self, text: str, place: Place) -> None:
+        (place.request / "request.json").write_text(text)
+        end = json.loads(place.reply().splitlines()[-1])
+        assert (end["t"], end["reason"], end["started"]) == ("end", "SandboxLost", False)
+        assert end["message"].startswith("the runner could not run the request: ")
+
+    def test_missing_document_ends_with_a_reason(self, place: Place) -> None:
+        end = json.loads(place.reply().splitlines()[-1])
+        assert re.fullmatch(r"the runner could not run the request: no request.json in .*", end["message"])
+
+    def test_started_comes_before_any_output(self, place: Place) -> None:
+        place.write(Request(code="print(1)"))
+        kinds = [json.loads(line)["t"] for line in place.reply().splitlines()]
+        assert kinds[:3] == ["ready", "started", "out"]
+        assert kinds[-1] == "end"
+
+
+def test_termination_of_the_pod_kills_the_program_and_leaves_the_verdict_to_the_cluster(place: Place) -> None:
+    place.write(Request(code="import time\nprint('begun', flush=True)\ntime.sleep(60)"))
+    process = subprocess.Popen(place.command, cwd=place.workspace, env=place.env, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    seen = b""
+    while b"begun" not in seen:
+        seen += process.stdout.readline()
+    process.terminate()
+    rest, _ = process.communicate(timeout=5)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b'"end"' not in rest
