@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 from google.adk.agents import LlmAgent
@@ -63,7 +63,9 @@ class ScriptedModel(BaseLlm):
 
     model: str = "scripted"
 
-    async def generate_content_async(self, llm_request: LlmRequest, stream: bool = False) -> AsyncIterator[LlmResponse]:
+    async def generate_content_async(
+        self, llm_request: LlmRequest, stream: bool = False
+    ) -> AsyncGenerator[LlmResponse, None]:
         """Yield the next reply of the script."""
         del stream
         shown = "\n".join(part.text or "" for content in llm_request.contents for part in content.parts or [])

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
@@ -101,10 +102,12 @@ def _left(namespace: str) -> list[str]:
     """Return the Jobs, Pods and ConfigMaps with our label once deletion is through, as the administrator sees them."""
     from kubernetes import client, config
 
+    loader: Any = config
     from adk_gke_sandbox.contract import APP_LABEL, APP_NAME
 
     api = config.new_client_from_config(_printed("kubeconfig"))
-    core, batch = client.CoreV1Api(api), client.BatchV1Api(api)
+    core: Any = client.CoreV1Api(api)
+    batch: Any = client.BatchV1Api(api)
     listings = (batch.list_namespaced_job, core.list_namespaced_pod, core.list_namespaced_config_map)
     until = time.monotonic() + 60
     while True:

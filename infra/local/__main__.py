@@ -17,7 +17,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from adk_gke_sandbox.errors import SandboxError  # noqa: E402
-from infra.local import cluster, credentials, prerequisites, processes, stack, toolchain  # noqa: E402
+from infra.local import cluster, credentials, images, prerequisites, processes, stack, toolchain  # noqa: E402
 from infra.local.layout import Layout, cache_root  # noqa: E402
 
 UNHEALTHY = 3
@@ -67,6 +67,7 @@ def _report(line: str) -> None:
 
 def _build(layout: Layout, given: argparse.Namespace) -> int:
     toolchain.ensure(["cluster", "pulumi"], cache_root(), _report)
+    images.ensure(cluster.VARIANTS, cache_root(), _report)
     return 0
 
 

@@ -41,6 +41,9 @@ DAEMONS = (
 VARIANTS = ("pause", "slim", "data")
 
 _START_SECONDS = 120.0
+_MOUNTS = 'mount --make-rshared / && mkdir -p /run/containerd && mount -t tmpfs tmpfs /run/containerd && exec "$@"'
+"""What the daemons' mount namespace needs: propagation into containers, and containerd's shim sockets to itself."""
+
 _INOTIFY_INSTANCES = 8192
 _RUNTIME_CLASS = {
     "apiVersion": "node.k8s.io/v1",
@@ -136,7 +139,8 @@ def _start(layout: Layout, binaries: Mapping[str, Path]) -> None:
     }
     command = [
         *network.enter(layout),
-        *("unshare", "--mount", "--propagation", "shared"),
+        *("unshare", "--mount", "--propagation", "private"),
+        *("sh", "-c", _MOUNTS, "sh"),
         *(sys.executable, str(Path(__file__).with_name("supervisor.py")), str(layout.state / "plan.json")),
     ]
     with (layout.logs / "supervisor.log").open("ab") as log:

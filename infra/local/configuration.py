@@ -143,6 +143,8 @@ def _kubelet(layout: Layout) -> dict[str, object]:
         "imageGCLowThresholdPercent": 99,
         # Lowering it needs CAP_SYS_RESOURCE.
         "oomScoreAdj": 0,
+        # Each kubelet deletes the logs of pods that it does not know: a folder of its own, not /var/log/pods.
+        "podLogsDir": f"{layout.state}/pod-logs",
         "resolvConf": "",
         "serializeImagePulls": False,
         "tlsCertFile": f"{layout.pki}/kubelet.crt",

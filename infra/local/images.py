@@ -288,7 +288,7 @@ def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
 
 def _digest(content: io.BufferedIOBase) -> str:
     with content:
-        return "sha256:" + hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+        return "sha256:" + hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _blob(digest: str) -> str:

@@ -277,12 +277,17 @@ def _prepare(stack: Stack, settings: Mapping[str, Setting], report: Report) -> N
     _write_project(stack)
     _write_configuration(stack, settings)
     stack.backend.mkdir(exist_ok=True)
+    # No engine is alive that could have written these.
+    if stale := _locks(stack):
+        report(f"an earlier run on stack {stack.name} was killed: taking its lock over")
+        if _exists(stack):
+            _run(stack, "cancel", ["cancel", "--yes", "--stack", stack.name])
+        else:
+            # Killed while it created the stack, and `cancel` wants one.
+            for path in stale:
+                path.unlink(missing_ok=True)
     if not _exists(stack):
         _run(stack, "init", ["stack", "init", stack.name])
-    # No engine is alive that could have written these.
-    if _locks(stack):
-        report(f"an earlier run on stack {stack.name} was killed: taking its lock over")
-        _run(stack, "cancel", ["cancel", "--yes", "--stack", stack.name])
 
 
 def _pair_language_host(stack: Stack) -> None:
@@ -371,7 +376,7 @@ def _environment(stack: Stack) -> dict[str, str]:
         "NO_PROXY": direct,
         "no_proxy": direct,
         "PULUMI_HOME": str(stack.folder / "home"),
-        "PULUMI_BACKEND_URL": f"file://{stack.backend}",
+        "PULUMI_BACKEND_URL": stack.backend.as_uri(),
         # The state holds nothing secret: the kubeconfig is named, not copied.
         "PULUMI_CONFIG_PASSPHRASE": "",
         "PULUMI_SKIP_UPDATE_CHECK": "1",

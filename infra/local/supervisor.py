@@ -70,7 +70,7 @@ def _start(plan: dict[str, Any], name: str) -> int:
 
 
 def _reap() -> set[int]:
-    gone = set()
+    gone: set[int] = set()
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -7,7 +7,8 @@
         ├── Unauthorized          401: the credentials are not accepted
         ├── Forbidden             403: a permission, a quota or an admission rule
         ├── NotFound              404
-        ├── Conflict              409
+        ├── Conflict              409: changed meanwhile; the same call may succeed
+        ├── AlreadyExists         409
         ├── Gone                  410: list again
         └── Unreachable           no answer at all
 
@@ -83,7 +84,11 @@ class NotFound(ClusterError):
 
 
 class Conflict(ClusterError):
-    """409: the object exists already or was changed meanwhile."""
+    """409: the object, or the quota that counts it, was changed meanwhile; the same call may succeed."""
+
+
+class AlreadyExists(ClusterError):
+    """409: an object of this name exists already."""
 
 
 class Gone(ClusterError):

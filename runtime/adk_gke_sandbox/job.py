@@ -19,7 +19,7 @@ from adk_gke_sandbox import diagnosis, manifests
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTION_LABEL
 from adk_gke_sandbox.diagnosis import Diagnosis, PodView
-from adk_gke_sandbox.errors import ClusterError, Conflict, NotFound, Unreachable
+from adk_gke_sandbox.errors import AlreadyExists, ClusterError, Conflict, NotFound, Unreachable
 from adk_gke_sandbox.execution import Outcome, Reason, Request, Timings
 from adk_gke_sandbox.kube import Cluster, Stream, Watch
 from adk_gke_sandbox.protocol import Transcript, encode_request, new_nonce
@@ -144,7 +144,7 @@ class _Execution:
         for attempt in self._attempts():
             try:
                 return str(self._cluster.create_job(manifest)["metadata"]["uid"])
-            except Conflict:
+            except AlreadyExists:
                 if attempt == 0:
                     raise
                 # The answer to an earlier try was lost; the name is random, so the Job is ours.
@@ -157,7 +157,7 @@ class _Execution:
         for attempt in self._attempts():
             try:
                 return self._cluster.create_config_map(manifest)
-            except Conflict:
+            except AlreadyExists:
                 if attempt == 0:
                     raise
                 return None
@@ -170,7 +170,7 @@ class _Execution:
 
     def _back_off(self, error: ClusterError, attempt: int) -> None:
         """Wait before another try, or raise an error that another try would not cure."""
-        transient = isinstance(error, Unreachable) or error.status == 429 or (error.status or 0) >= 500
+        transient = isinstance(error, (Unreachable, Conflict)) or error.status == 429 or (error.status or 0) >= 500
         wait = error.retry_after_seconds or _BACKOFF_SECONDS * 2**attempt
         if not transient or attempt == _TRIES - 1 or self._clock.now() + wait > self._schedule_deadline:
             raise error

@@ -21,6 +21,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from adk_gke_sandbox.errors import (
+    AlreadyExists,
     ClusterError,
     ConfigError,
     Conflict,
@@ -259,7 +260,11 @@ class Cluster:
             yield
         except ApiException as error:
             status = int(error.status or 0)
-            kind = _BY_STATUS.get(status, ClusterError)
+            kind = (
+                AlreadyExists
+                if _answer(error).get("reason") == "AlreadyExists"
+                else _BY_STATUS.get(status, ClusterError)
+            )
             raise kind(
                 f"{verb} {target}: {_server_message(error)}",
                 verb=verb,
@@ -337,15 +342,19 @@ def _document(response: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _server_message(error: ApiException) -> str:
-    """Return the API server's own sentence, which names the quota, the policy or the verb."""
+def _answer(error: ApiException) -> dict[str, Any]:
+    """Return the Status object in an error's body, or nothing."""
     body = error.body
     try:
-        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
-        message = json.loads(text).get("message", "")
-    except (ValueError, AttributeError):
-        message = ""
-    return str(message) or f"HTTP {error.status} {error.reason}"
+        found = json.loads(body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or ""))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _server_message(error: ApiException) -> str:
+    """Return the API server's own sentence, which names the quota, the policy or the verb."""
+    return str(_answer(error).get("message") or f"HTTP {error.status} {error.reason}")
 
 
 def _retry_after(error: ApiException) -> float | None:

@@ -14,7 +14,7 @@ It imports little on purpose: under gVisor each module costs ten times what it c
 """
 
 # pathlib and contextlib would be imports to pay for; the names and the data are our own.
-# ruff: noqa: PTH102, PTH103, PTH106, PTH107, PTH116, PTH118, PTH123, PTH208, S108, S302, SIM105, UP031
+# ruff: noqa: PTH102, PTH103, PTH106, PTH107, PTH116, PTH118, PTH123, PTH208, S108, S302, UP031
 
 import _signal as signal  # without the enums of ``signal``, which take as long as all the rest
 import binascii
@@ -46,6 +46,12 @@ START_SECONDS = 120
 FRAME_GAP_SECONDS = 0.02
 """How long small writes are gathered into one frame; grows with time, so that frames stay countable."""
 
+MESSAGE_CHARACTERS = 300
+"""What is kept of a name or a cause in the ``end`` frame, which must not become too long a line."""
+
+LEFT_OUT_MAX = 50
+"""Files that are named as left out."""
+
 ENTRIES_MAX = 20000
 """Entries of the working directory that are looked at."""
 
@@ -67,6 +73,10 @@ def supervise(folder):
     # Before there is a child: otherwise the program could write into this process' stdout through /proc.
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        # The program can send them; the kubelet ends a pod by SIGKILL in the end. A handler, unlike SIG_IGN, is not
+        # inherited.
+        signal.signal(number, lambda *_: None)
     frames = Frames()
     begin = None
     end = {"exit_code": None, "signal": "", "reason": "SandboxLost", "message": "", "left_out": []}
@@ -95,7 +105,8 @@ def supervise(folder):
         end["left_out"] = send_files(frames, known, limits)
     except (BadRequest, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         kill_all(usage)
-        end.update(reason="SandboxLost", message="the runner could not run the request: %s" % (error or repr(error)))
+        cause = (str(error) or repr(error))[:MESSAGE_CHARACTERS]
+        end.update(reason="SandboxLost", message="the runner could not run the request: %s" % cause)
     frames.send("end", started=begin is not None, **dict(end, **usage))
     return 0
 
@@ -348,7 +359,9 @@ class Worker:
 
     def limit_time(self, verdict, seconds):
         """Kill the program when the time is over, even while this process waits for its reader."""
-        signal.signal(signal.SIGALRM, lambda *_: self.end(verdict))
+        due = time.monotonic() + seconds
+        # The program can send this signal, too.
+        signal.signal(signal.SIGALRM, lambda *_: self.end(verdict) if time.monotonic() > due - 0.01 else None)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def end(self, verdict=""):
@@ -396,7 +409,6 @@ def follow(worker, frames, limits):
     poll.register(wake, select.POLLIN)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: worker.end("Terminated"))
     worker.limit_time("DeadlineExceeded", limits["timeout_seconds"])
     begin = time.monotonic()
     open_streams = set(streams)
@@ -433,9 +445,6 @@ def follow(worker, frames, limits):
                 open_streams.discard(descriptor)
     for stream in streams.values():
         stream.finish()
-    if worker.verdict == "Terminated":
-        # The kubelet ends this pod: what it says of the cause is better than what is known here.
-        os._exit(128 + signal.SIGTERM)
     memory_error = ends_with_memory_error(streams[worker.err].recent)
     return verdict_of(status, worker.verdict, memory_error, limits, worker.usage["peak_memory_bytes"])
 
@@ -507,20 +516,22 @@ def kill_all(usage, collect=True):
     """Kill every process but this one, however it was started, and collect them unless told otherwise."""
     until = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < until:
-        found = descendants()
-        if not found:
+        found = [-1] if os.getpid() == 1 else descendants()
+        killed = [pid for pid in found if kill(pid)]
+        if collect:
+            reap(usage)
+        if not found or (found == [-1] and not killed) or not collect:
             break
-        for pid in [-1] if os.getpid() == 1 else found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
-        if not collect:
-            return
-        time.sleep(0.002)
-        reap(usage)
-    if collect:
-        reap(usage)
+        time.sleep(0.001)
+
+
+def kill(pid):
+    """Kill a process, or with -1 all others; return whether there was one."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        return False
+    return True
 
 
 def descendants():
@@ -550,24 +561,25 @@ def send_files(frames, known, limits):
     for path in sorted(walk(".")):
         name = path[2:]
         shown = printable(name)
+        label = shown if len(shown) <= MESSAGE_CHARACTERS else "..." + shown[-MESSAGE_CHARACTERS:]
         try:
             status = os.stat(path, follow_symlinks=False)
             if name == PROGRAM or known.get(name) == fingerprint(status):
                 continue
             if shown != name:
-                left_out.append("%s: the name is not printable" % shown)
+                left_out.append("%s: the name is not printable" % label)
             elif count >= limits["file_count"]:
-                left_out.append("%s: more than %d files" % (name, limits["file_count"]))
+                left_out.append("%s: more than %d files" % (label, limits["file_count"]))
             elif status.st_size > room:
-                left_out.append("%s: %d bytes, %d were left" % (name, status.st_size, room))
+                left_out.append("%s: %d bytes, %d were left" % (label, status.st_size, room))
             else:
                 with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
                     room -= send_file(frames, name, source, status.st_size)
                 count += 1
         except OSError as error:
-            left_out.append("%s: %s" % (shown, error.strerror))
-    if len(left_out) > limits["file_count"]:
-        left_out[limits["file_count"] :] = ["and %d more" % (len(left_out) - limits["file_count"])]
+            left_out.append("%s: %s" % (label, error.strerror))
+    if len(left_out) > LEFT_OUT_MAX:
+        left_out[LEFT_OUT_MAX:] = ["and %d more" % (len(left_out) - LEFT_OUT_MAX)]
     return left_out
 
 

@@ -6,6 +6,7 @@ In namespaces and a backend of its own: the stack in use is not touched.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import secrets
 import signal
@@ -17,11 +18,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from infra.local.layout import Layout
 from kubernetes import client, config
 
 from adk_gke_sandbox.contract import CONTRACT_KEY, EXECUTOR_RULES, parse
 from infra.local import credentials, stack
+from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -80,7 +81,7 @@ def _trial(layout: Layout, folder: Path) -> Trial:
 
 @pytest.fixture
 def trial(layout: Layout, tmp_path: Path) -> Iterator[Trial]:
-    made = _trial(layout, tmp_path / "pulumi")
+    made = _trial(layout, tmp_path / "a folder %41")
     yield made
     made.destroy()
 
@@ -255,6 +256,17 @@ def test_bad_setting_fails_with_one_line_and_a_log(trial: Trial) -> None:
     assert "memCeiling=256Mi" in trial.where.log("up").read_text()
 
 
+def test_run_that_was_killed_while_it_created_the_stack_is_taken_over(trial: Trial) -> None:
+    lock = trial.where.backend / ".pulumi" / "locks" / "organization" / stack.PROJECT / "local" / "x.json"
+    lock.parent.mkdir(parents=True)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    lock.write_text(
+        json.dumps({"pid": ended.pid, "username": "x", "hostname": "x", "timestamp": "2026-01-01T00:00:00Z"})
+    )
+    assert "an earlier run on stack local was killed: taking its lock over" in trial.up()
+
+
 def test_run_that_was_killed_is_taken_over(trial: Trial) -> None:
     """The engine's lock stays behind; so may objects that its state does not know."""
     program = (
@@ -270,7 +282,7 @@ def test_run_that_was_killed_is_taken_over(trial: Trial) -> None:
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     ) as driver:
-        while not list(locks.rglob("*.json")):
+        while not (list(locks.rglob("*.json")) and trial.where.log("up").exists()):
             assert driver.poll() is None, "the run ended without a lock"
             time.sleep(0.005)
         os.killpg(driver.pid, signal.SIGKILL)
