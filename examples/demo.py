@@ -102,10 +102,10 @@ def _left(namespace: str) -> list[str]:
     """Return the Jobs, Pods and ConfigMaps with our label once deletion is through, as the administrator sees them."""
     from kubernetes import client, config
 
-    loader: Any = config
     from adk_gke_sandbox.contract import APP_LABEL, APP_NAME
 
-    api = config.new_client_from_config(_printed("kubeconfig"))
+    loader: Any = config
+    api = loader.new_client_from_config(_printed("kubeconfig"))
     core: Any = client.CoreV1Api(api)
     batch: Any = client.BatchV1Api(api)
     listings = (batch.list_namespaced_job, core.list_namespaced_pod, core.list_namespaced_config_map)

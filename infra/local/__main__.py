@@ -21,7 +21,7 @@ from infra.local import cluster, credentials, images, prerequisites, processes, 
 from infra.local.layout import Layout, cache_root  # noqa: E402
 
 UNHEALTHY = 3
-_AS_ROOT = ("up", "down")
+_AS_ROOT = ("build", "up", "down")
 _console = Console(highlight=False, soft_wrap=True)
 _progress = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -65,13 +65,20 @@ def _report(line: str) -> None:
     _progress.print(line, markup=False)
 
 
-def _build(layout: Layout, given: argparse.Namespace) -> int:
+def _build(_layout: Layout, _given: argparse.Namespace) -> int:
+    _install_missing()
     toolchain.ensure(["cluster", "pulumi"], cache_root(), _report)
     images.ensure(cluster.VARIANTS, cache_root(), _report)
     return 0
 
 
-def _up(layout: Layout, given: argparse.Namespace) -> int:
+def _up(layout: Layout, _given: argparse.Namespace) -> int:
+    _install_missing()
+    cluster.up(layout, _report)
+    return 0
+
+
+def _install_missing() -> None:
     missing = prerequisites.missing_packages()
     if missing:
         for command in prerequisites.install_commands(missing):
@@ -79,16 +86,14 @@ def _up(layout: Layout, given: argparse.Namespace) -> int:
             subprocess.run(
                 command, check=True, stdout=sys.stderr, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
             )
-    cluster.up(layout, _report)
-    return 0
 
 
-def _down(layout: Layout, given: argparse.Namespace) -> int:
+def _down(layout: Layout, _given: argparse.Namespace) -> int:
     cluster.down(layout, _report)
     return 0
 
 
-def _status(layout: Layout, given: argparse.Namespace) -> int:
+def _status(layout: Layout, _given: argparse.Namespace) -> int:
     alive = processes.running(layout)
     table = Table(title=f"cluster {layout.name}")
     for column in ("component", "version", "source", "process"):

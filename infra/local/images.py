@@ -133,7 +133,7 @@ def _pause_layers(cache: Path, folder: Path, report: Report) -> list[Path]:
     return [write_layer(folder / "pause.tar", root)]
 
 
-def _slim_layers(cache: Path, folder: Path, report: Report) -> list[Path]:
+def _slim_layers(_cache: Path, folder: Path, _report: Report) -> list[Path]:
     return [_base(folder)]
 
 
@@ -174,7 +174,7 @@ def _base(folder: Path) -> Path:
     root.mkdir()
     with tarfile.open(packed) as archive:
         members = [member for member in archive if not member.isdev() and _kept(member.name)]
-        archive.extractall(root, members=members, filter="fully_trusted")
+        archive.extractall(root, members=members, filter="fully_trusted")  # noqa: S202 - what mmdebstrap has just made
     _compile(root / "usr/lib/python3.11", "/usr/lib/python3.11")
     for file, line in (("passwd", _USER), ("group", _GROUP)):
         with (root / "etc" / file).open("a") as target:

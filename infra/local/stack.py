@@ -11,25 +11,22 @@ import contextlib
 import fcntl
 import itertools
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import yaml
 
-from adk_gke_sandbox.errors import SandboxError
+from infra.local import engine
+from infra.local.engine import Report, Stack, StackError
 
 if TYPE_CHECKING:
     from infra.local.layout import Layout
+
+__all__ = ["PROJECT", "Report", "Setting", "Stack", "StackError", "destroy", "output", "preview", "up"]
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "adk-gke-sandbox"
@@ -42,67 +39,7 @@ _HOST_SCRIPT: Final = "pulumi-language-python-exec"
 _LOCK_WAIT_SECONDS: Final = 300.0
 _LOCK_POLL_SECONDS: Final = 0.2
 
-_SILENT: Final = re.compile(
-    r"^@ |warning: |\b(creating|updating|deleting|refreshing|refresh|reading|running)\b"  # under way
-    r"|^    \w+:[\w:./-]+ [\w-]+\s*(\d+ warnings?)?\s*$"  # unchanged
-    r"|^(The resources in the stack|If you want to remove)"  # hints for people who run the engine by hand
-)
-"""Lines of the engine that go to the log only."""
-
-Report = Callable[[str], None]
 Setting = str | int | Mapping[str, str]
-
-
-class StackError(SandboxError):
-    """The engine did not do what was asked; the message is one line with the repair."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
-    """One stack: where its state is and which cluster it is for.
-
-    Attributes:
-        name: Name of the stack; `infra/stacks/Pulumi.NAME.yaml` is its committed configuration.
-        folder: State, working copies and logs of the engine.
-        kubeconfig: Admin kubeconfig of the cluster; its current context is the cluster.
-        tools: Paths of ``pulumi``, ``pulumi-language-python``, ``pulumi-language-python-exec`` and
-            ``pulumi-resource-kubernetes``.
-        python: Folder of the interpreter that has Pulumi's SDK and pip.
-    """
-
-    name: str = "local"
-    folder: Path
-    kubeconfig: Path
-    tools: Mapping[str, Path]
-    python: Path = field(default=Path(sys.executable).parent)
-
-    @classmethod
-    def of(cls, layout: Layout, report: Report = print) -> Stack:
-        """Return the default stack of a local cluster; builds the engine if it is not there yet."""
-        # Here, because who brings tools of their own needs neither module.
-        from infra.local import toolchain
-        from infra.local.layout import cache_root
-
-        found = toolchain.ensure(["pulumi"], cache_root(), report)
-        return cls(
-            folder=layout.state / "pulumi",
-            kubeconfig=layout.kubeconfig,
-            tools={name: tool.path for name, tool in found.items()},
-        )
-
-    @property
-    def project(self) -> Path:
-        """Folder of the working copies."""
-        return self.folder / "project"
-
-    @property
-    def backend(self) -> Path:
-        """Folder of the engine's state."""
-        return self.folder / "backend"
-
-    def log(self, verb: str) -> Path:
-        """Return the file with the engine's last output for a verb."""
-        return self.folder / f"{verb}.log"
 
 
 Where: TypeAlias = "Layout | Stack"
@@ -121,7 +58,7 @@ def up(
 
     Args:
         where: A local cluster, for its default stack, or a stack.
-        image: Sandbox image by digest; ``None`` is the locally built one with the data packages.
+        image: Sandbox image by digest; ``None`` is the cluster's own one with the data packages.
         settings: More configuration keys, without the project's prefix.
         report: Gets each line that the engine prints.
 
@@ -129,12 +66,12 @@ def up(
         StackError: the engine failed, or another run holds the stack.
     """
     stack = _resolved(where, report)
-    _cluster(stack)  # before anything is written
-    given = image or _local_image(report)
+    engine.target(stack)  # before anything is written
+    given = image or _imported_image(where)
     with _held(stack, report):
         _prepare(stack, {"image": given, **settings}, report)
         # No preview first: nothing here is precious, and it would double the time.
-        _pulumi(stack, "up", ["--yes", "--skip-preview", "--refresh"], report)
+        engine.stream(stack, "up", ["--yes", "--skip-preview", "--refresh"], report)
         return _output(stack)
 
 
@@ -153,7 +90,7 @@ def preview(where: Where, *, expect_no_changes: bool = False, report: Report = p
     _require(stack)
     with _held(stack, report):
         _prepare(stack, {}, report)
-        _pulumi(stack, "preview", ["--diff", *(["--expect-no-changes"] if expect_no_changes else [])], report)
+        engine.stream(stack, "preview", ["--diff", *(["--expect-no-changes"] if expect_no_changes else [])], report)
 
 
 def destroy(where: Where, *, report: Report = print) -> None:
@@ -168,7 +105,7 @@ def destroy(where: Where, *, report: Report = print) -> None:
         return
     with _held(stack, report):
         _prepare(stack, {}, report)
-        _pulumi(stack, "destroy", ["--yes", "--skip-preview", "--refresh", "--remove"], report)
+        engine.stream(stack, "destroy", ["--yes", "--skip-preview", "--refresh", "--remove"], report)
 
 
 def output(where: Where) -> dict[str, Any]:
@@ -186,16 +123,19 @@ def _resolved(where: Where, report: Report) -> Stack:
     return where if isinstance(where, Stack) else Stack.of(where, report)
 
 
-def _local_image(report: Report) -> str:
-    from infra.local import images
-    from infra.local.layout import cache_root
-
-    (image,) = images.ensure(["data"], cache_root(), report)
-    return next(reference for reference in image.references if "@sha256:" in reference)
+def _imported_image(where: Where) -> str:
+    """Return the image with the data packages, as the cluster's node knows it by digest."""
+    try:
+        if isinstance(where, Stack):
+            raise LookupError
+        references = json.loads(where.images.read_text(encoding="utf-8"))["data"]["references"]
+        return str(next(reference for reference in references if "@sha256:" in reference))
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        raise StackError("no sandbox image is known. Import one with `python infra/local up`, or name one") from None
 
 
 def _output(stack: Stack) -> dict[str, Any]:
-    text = _run(stack, "output", ["stack", "output", "--json", "--stack", stack.name])
+    text = engine.run(stack, "output", ["stack", "output", "--json", "--stack", stack.name])
     try:
         return dict(json.loads(text)[OUTPUT])
     except (ValueError, LookupError, TypeError):
@@ -281,13 +221,13 @@ def _prepare(stack: Stack, settings: Mapping[str, Setting], report: Report) -> N
     if stale := _locks(stack):
         report(f"an earlier run on stack {stack.name} was killed: taking its lock over")
         if _exists(stack):
-            _run(stack, "cancel", ["cancel", "--yes", "--stack", stack.name])
+            engine.run(stack, "cancel", ["cancel", "--yes", "--stack", stack.name])
         else:
             # Killed while it created the stack, and `cancel` wants one.
             for path in stale:
                 path.unlink(missing_ok=True)
     if not _exists(stack):
-        _run(stack, "init", ["stack", "init", stack.name])
+        engine.run(stack, "init", ["stack", "init", stack.name])
 
 
 def _pair_language_host(stack: Stack) -> None:
@@ -330,7 +270,11 @@ def _write_configuration(stack: Stack, settings: Mapping[str, Setting]) -> None:
     copy = stack.project / "stacks" / name
     committed = REPOSITORY / "infra" / "stacks" / name
     last = _load(copy)
-    given: dict[str, Setting] = {**settings, "kubeconfig": str(stack.kubeconfig), "context": _cluster(stack).context}
+    given: dict[str, Setting] = {
+        **settings,
+        "kubeconfig": str(stack.kubeconfig),
+        "context": engine.target(stack).context,
+    }
     # An `up` names all its settings; the other verbs go by those of the last `up`.
     kept = {} if settings else last.get("config", {})
     document = {
@@ -357,132 +301,3 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
     temporary.replace(path)
-
-
-def _environment(stack: Stack) -> dict[str, str]:
-    """Return the engine's environment: nothing of Pulumi, Python or Kubernetes in ours decides anything."""
-    ours = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PULUMI_", "PYTHON")) and name not in ("KUBECONFIG", "VIRTUAL_ENV")
-    }
-    folders = [str(stack.python), str(stack.folder / "bin"), str(stack.tools["pulumi"].parent)]
-    host = urlsplit(_cluster(stack).server).hostname or ""
-    direct = ",".join(filter(None, [ours.get("NO_PROXY") or ours.get("no_proxy"), "127.0.0.1,localhost", host]))
-    return {
-        **ours,
-        "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
-        # The cluster is on this machine; a proxy could not reach it.
-        "NO_PROXY": direct,
-        "no_proxy": direct,
-        "PULUMI_HOME": str(stack.folder / "home"),
-        "PULUMI_BACKEND_URL": stack.backend.as_uri(),
-        # The state holds nothing secret: the kubeconfig is named, not copied.
-        "PULUMI_CONFIG_PASSPHRASE": "",
-        "PULUMI_SKIP_UPDATE_CHECK": "1",
-        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
-    }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cluster:
-    context: str
-    server: str
-
-
-def _cluster(stack: Stack) -> _Cluster:
-    """Return context and API server of the kubeconfig."""
-    try:
-        document = yaml.safe_load(stack.kubeconfig.read_text(encoding="utf-8"))
-        context = str(document["current-context"])
-        name = next(entry["context"]["cluster"] for entry in document["contexts"] if entry["name"] == context)
-        server = next(entry["cluster"]["server"] for entry in document["clusters"] if entry["name"] == name)
-    except FileNotFoundError:
-        raise StackError(f"no file {stack.kubeconfig}. Start the cluster with `python infra/local up`") from None
-    except (OSError, ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
-        raise StackError(
-            f"{stack.kubeconfig} is not a usable kubeconfig ({type(error).__name__}). "
-            "Write it again with `python infra/local kubeconfig`"
-        ) from None
-    return _Cluster(context=context, server=str(server))
-
-
-def _command(stack: Stack, arguments: Sequence[str]) -> list[str]:
-    return [
-        str(stack.tools["pulumi"]),
-        *arguments,
-        "--cwd",
-        str(stack.project),
-        "--non-interactive",
-        "--color",
-        "never",
-    ]
-
-
-def _pulumi(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -> None:
-    """Run a verb with progress on ``report`` and everything in the verb's log."""
-    command = _command(stack, [verb, "--stack", stack.name, "--suppress-outputs", *arguments])
-    errors: list[str] = []
-    with (
-        stack.log(verb).open("w", encoding="utf-8") as log,
-        subprocess.Popen(
-            command,
-            env=_environment(stack),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        ) as engine,
-    ):
-        assert engine.stdout is not None
-        diagnostics = False
-        try:
-            for line in engine.stdout:
-                log.write(line)
-                # What follows are the errors again, which end up in the exception, and warnings.
-                diagnostics = (diagnostics and not line.startswith("Resources:")) or line.startswith("Diagnostics:")
-                if _worth_telling(line) and not diagnostics:
-                    report(line.rstrip())
-                if "error:" in line:
-                    errors.append(line.split("error:", 1)[1].strip())
-        except KeyboardInterrupt:
-            # Ctrl-C reached the engine as well; it ends what it has begun and saves its state.
-            report("stopping: waiting for the engine to save its state")
-            engine.wait()
-            raise
-    if engine.returncode:
-        raise _failure(stack, verb, errors)
-
-
-def _worth_telling(line: str) -> bool:
-    """Whether a line of the engine tells what was done."""
-    return bool(line.strip()) and not _SILENT.search(line)
-
-
-def _run(stack: Stack, verb: str, arguments: Sequence[str]) -> str:
-    """Run a short command and return its standard output."""
-    result = subprocess.run(
-        _command(stack, arguments),
-        env=_environment(stack),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if result.returncode:
-        stack.log(verb).write_text(result.stdout + result.stderr, encoding="utf-8")
-        lines = [line.split("error:", 1)[1].strip() for line in result.stderr.splitlines() if "error:" in line]
-        raise _failure(stack, verb, lines)
-    return result.stdout
-
-
-def _failure(stack: Stack, verb: str, errors: Sequence[str]) -> StackError:
-    # The last word is often a mere "update failed".
-    cause = next((text for text in errors if text and text not in ("update failed", "preview failed")), "")
-    if "cluster is unreachable" in cause:
-        cause += ". Start the cluster with `python infra/local up`"
-    return StackError(f"pulumi {verb} of stack {stack.name} failed: {cause or 'see the log'} (log: {stack.log(verb)})")

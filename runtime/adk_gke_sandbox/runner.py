@@ -16,6 +16,8 @@ It imports little on purpose: under gVisor each module costs ten times what it c
 # pathlib and contextlib would be imports to pay for; the names and the data are our own.
 # ruff: noqa: PTH102, PTH103, PTH106, PTH107, PTH116, PTH118, PTH123, PTH208, S108, S302, UP031
 
+from __future__ import annotations
+
 import _signal as signal  # without the enums of ``signal``, which take as long as all the rest
 import binascii
 import ctypes
@@ -24,6 +26,14 @@ import os
 import select
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Dict
+
+    Json = Dict[str, Any]
+    SETTING: Json = {}
 
 REQUEST_FOLDER = "/etc/sandbox/request"
 GO = b"!"
@@ -67,7 +77,7 @@ class BadRequest(Exception):
 # --- supervisor ------------------------------------------------------------------------------------
 
 
-def supervise(folder):
+def supervise(folder: str) -> int:
     """Run the request in ``folder`` and report it as frames; return the exit code of the container."""
     libc = ctypes.CDLL(None, use_errno=True)
     # Before there is a child: otherwise the program could write into this process' stdout through /proc.
@@ -111,14 +121,14 @@ def supervise(folder):
     return 0
 
 
-def runs_under_gvisor(libc):
+def runs_under_gvisor(libc: Any) -> bool:
     """Return whether the kernel is gVisor's, by the first line of its log; needs no capability."""
     buffer = ctypes.create_string_buffer(16 * 1024)
     length = libc.klogctl(_SYSLOG_ACTION_READ_ALL, buffer, len(buffer))
     return length > 0 and b"Starting gVisor" in buffer.raw
 
 
-def read_request(folder):
+def read_request(folder: str) -> Json:
     """Return the request document, put together from its parts."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.startswith("request.json"))
@@ -136,7 +146,7 @@ def read_request(folder):
     return request
 
 
-def parse_json(text):
+def parse_json(text: str) -> Any:
     """Return the value of a JSON document, without the regular expressions that ``json`` imports."""
     try:
         from _json import make_scanner
@@ -157,7 +167,7 @@ def parse_json(text):
         raise ValueError("it is not JSON") from None
 
 
-def to_json(value):
+def to_json(value: Any) -> str:
     """Return a value as JSON text: a string, number, boolean, list, dict or ``None``."""
     if isinstance(value, str):
         return quote(value)
@@ -170,7 +180,7 @@ def to_json(value):
     return repr(value)
 
 
-def quote(text):
+def quote(text: str) -> str:
     """Return a JSON string literal that is not escaped where it need not be."""
     try:
         from _json import encode_basestring
@@ -179,7 +189,7 @@ def quote(text):
     return encode_basestring(text)
 
 
-def write_files(request):
+def write_files(request: Json) -> dict[str, tuple[int, ...]]:
     """Write the input files; return what they look like, to find changed ones later."""
     known = {}
     for file in request["files"]:
@@ -195,12 +205,12 @@ def write_files(request):
     return known
 
 
-def fingerprint(status):
+def fingerprint(status: os.stat_result) -> tuple[int, ...]:
     """Return what changes when a file is written."""
     return (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def source_bytes(code):
+def source_bytes(code: str) -> bytes:
     """Return the program as a file; bytes that an editor could not decode come back as they were."""
     try:
         return code.encode("utf-8", "surrogateescape")
@@ -211,15 +221,15 @@ def source_bytes(code):
 class Frames:
     """Writes frames to the container's stdout."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.nonce = ""
 
-    def send(self, kind, **fields):
+    def send(self, kind: str, **fields: Any) -> None:
         """Write one frame."""
         line = to_json(dict({"n": self.nonce, "t": kind}, **fields))
         write_all(1, line.encode("utf-8", "replace") + b"\n")
 
-    def send_data(self, kind, data, **fields):
+    def send_data(self, kind: str, data: bytes, **fields: Any) -> None:
         """Send bytes as text where they are text and stay short, else as base64."""
         try:
             text = data.decode("utf-8")
@@ -232,7 +242,7 @@ class Frames:
         self.send(kind, **fields)
 
 
-def write_all(descriptor, data):
+def write_all(descriptor: int, data: bytes) -> None:
     """Write everything; blocks while the reader is busy."""
     view = memoryview(data)
     while view:
@@ -242,7 +252,7 @@ def write_all(descriptor, data):
 class Capture:
     """One output stream: its beginning is sent as it comes, its end when it is over, the middle is counted."""
 
-    def __init__(self, frames, kind, cap):
+    def __init__(self, frames: Frames, kind: str, cap: int) -> None:
         self.frames = frames
         self.kind = kind
         self.room = cap - cap // 2
@@ -254,7 +264,7 @@ class Capture:
         self.dropped = 0
         self.due = 0.0
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> None:
         """Take in what the program has written."""
         self.total += len(data)
         self.recent = (self.recent + data)[-RECENT_BYTES:]
@@ -266,7 +276,7 @@ class Capture:
             del self.tail[:surplus]
             self.dropped += surplus
 
-    def flush(self, now, elapsed):
+    def flush(self, now: float, elapsed: float) -> None:
         """Send the beginning as far as it has come, unless that was done a moment ago."""
         if self.head and (now >= self.due or len(self.head) >= OUTPUT_CHUNK):
             self.due = now + max(FRAME_GAP_SECONDS, elapsed / 1000)
@@ -274,7 +284,7 @@ class Capture:
             self.head = bytearray(rest)
             self.send(data)
 
-    def send(self, data, skipped=0):
+    def send(self, data: bytes, skipped: int = 0) -> None:
         """Send data in frames; the first says how many bytes are missing before it."""
         while data:
             part, rest = cut_between_characters(bytes(data[:OUTPUT_CHUNK]))
@@ -283,7 +293,7 @@ class Capture:
             data = data[len(part) :]
             skipped = 0
 
-    def finish(self):
+    def finish(self) -> None:
         """Send the rest."""
         if not self.dropped:
             self.head, self.tail = self.head + self.tail, b""
@@ -291,7 +301,7 @@ class Capture:
         self.send(self.tail, self.dropped)
 
 
-def cut_between_characters(data):
+def cut_between_characters(data: bytes) -> tuple[bytes, bytes]:
     """Return the data without the beginning of a UTF-8 character at its end, and that beginning."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
@@ -306,7 +316,7 @@ def cut_between_characters(data):
 class Worker:
     """The process that becomes the program; started before the request is read, to hide its start-up."""
 
-    def __init__(self, env, usage):
+    def __init__(self, env: dict[str, str], usage: Json) -> None:
         self.usage = usage
         self.ended = 0.0
         self.verdict = ""
@@ -323,13 +333,16 @@ class Worker:
         os.mkdir(folder, 0o700)
         with open(__file__, encoding="utf-8") as own, open(os.path.join(folder, "sitecustomize.py"), "w") as hook:
             setting = {"go": go, "status": status, "folder": folder, "path": env.get("PYTHONPATH")}
-            hook.write("SETTING = %r\n# %s" % (setting, own.read().rpartition(WORKER_PART)[2]))
+            hook.write(
+                "from __future__ import annotations\n\nSETTING = %r\n# %s"
+                % (setting, own.read().rpartition(WORKER_PART)[2])
+            )
         env["PYTHONPATH"] = os.pathsep.join([folder] + ([env["PYTHONPATH"]] if env.get("PYTHONPATH") else []))
         self.pid = os.posix_spawn(sys.executable, [sys.executable, PROGRAM], env, file_actions=actions)
         for descriptor in (out, err, go, status, null):
             os.close(descriptor)
 
-    def prepare(self, request, gvisor):
+    def prepare(self, request: Json, gvisor: bool) -> None:
         """Hand the request over and wait until the program is about to begin."""
         limits = dict(request["limits"])
         if not gvisor:
@@ -352,25 +365,25 @@ class Worker:
                 words = ""
             raise BadRequest("python did not come up: %s" % (words.rpartition("\n")[2] or self.verdict or "no message"))
 
-    def go(self):
+    def go(self) -> None:
         """Let the program begin."""
         write_all(self.orders, GO)
         os.close(self.orders)
 
-    def limit_time(self, verdict, seconds):
+    def limit_time(self, verdict: str, seconds: float) -> None:
         """Kill the program when the time is over, even while this process waits for its reader."""
         due = time.monotonic() + seconds
         # The program can send this signal, too.
         signal.signal(signal.SIGALRM, lambda *_: self.end(verdict) if time.monotonic() > due - 0.01 else None)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def end(self, verdict=""):
+    def end(self, verdict: str = "") -> None:
         """Kill the program and remember why, unless it is known already."""
         self.verdict = self.verdict or verdict
         kill_all(self.usage, collect=False)
 
 
-def environment():
+def environment() -> dict[str, str]:
     """Return the environment of the program: the container's without the cluster's, and writable homes."""
     temporary = os.environ.get("TMPDIR") or "/tmp"
     home = os.path.join(temporary, "home")
@@ -393,7 +406,7 @@ def environment():
     return kept
 
 
-def follow(worker, frames, limits):
+def follow(worker: Worker, frames: Frames, limits: Json) -> Json:
     """Pass the program's output on until it has ended or must end; return how it ended."""
     streams = {
         worker.out: Capture(frames, "out", limits["stdout_bytes"]),
@@ -449,7 +462,7 @@ def follow(worker, frames, limits):
     return verdict_of(status, worker.verdict, memory_error, limits, worker.usage["peak_memory_bytes"])
 
 
-def read_some(descriptor):
+def read_some(descriptor: int) -> bytes | None:
     """Return bytes from a pipe, none at its end, or ``None`` when there is nothing to read now."""
     try:
         return os.read(descriptor, 64 * 1024)
@@ -457,13 +470,13 @@ def read_some(descriptor):
         return None
 
 
-def ends_with_memory_error(text):
+def ends_with_memory_error(text: bytes) -> bool:
     """Return whether the program's last words were a MemoryError."""
     last = text.rstrip().rpartition(b"\n")[2]
     return last.split(b":")[0].endswith(b"MemoryError")
 
 
-def verdict_of(status, verdict, memory_error, limits, peak_memory_bytes):
+def verdict_of(status: int, verdict: str, memory_error: bool, limits: Json, peak_memory_bytes: int) -> Json:
     """Return the fields of the ``end`` frame that say how the program ended."""
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
@@ -490,14 +503,14 @@ def verdict_of(status, verdict, memory_error, limits, peak_memory_bytes):
     return end
 
 
-def signal_name(number):
+def signal_name(number: int) -> str:
     """Return the name of a signal, or nothing for none."""
     names = (name for name in dir(signal) if name.startswith("SIG") and name[3] != "_")
     known = {getattr(signal, name): name for name in names if name not in ("SIGCLD", "SIGIOT", "SIGPOLL")}
     return known.get(number, "signal %d" % number) if number else ""
 
 
-def reap(usage, pid=None):
+def reap(usage: Json, pid: int | None = None) -> int | None:
     """Collect ended children and what they used; return the wait status of ``pid`` once it has ended."""
     while True:
         try:
@@ -512,7 +525,7 @@ def reap(usage, pid=None):
             return status
 
 
-def kill_all(usage, collect=True):
+def kill_all(usage: Json, collect: bool = True) -> None:
     """Kill every process but this one, however it was started, and collect them unless told otherwise."""
     until = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < until:
@@ -525,7 +538,7 @@ def kill_all(usage, collect=True):
         time.sleep(0.001)
 
 
-def kill(pid):
+def kill(pid: int) -> bool:
     """Kill a process, or with -1 all others; return whether there was one."""
     try:
         os.kill(pid, signal.SIGKILL)
@@ -534,7 +547,7 @@ def kill(pid):
     return True
 
 
-def descendants():
+def descendants() -> set[int]:
     """Return the descendants of this process that still run."""
     parents = {}
     for name in os.listdir("/proc"):
@@ -553,7 +566,7 @@ def descendants():
     return {pid for pid in found if pid in parents and parents[pid][1] not in (b"Z", b"X")} - {os.getpid()}
 
 
-def send_files(frames, known, limits):
+def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json) -> list[str]:
     """Send new and changed regular files of the working directory; return what was left out, and why."""
     left_out = []
     count = 0
@@ -583,7 +596,7 @@ def send_files(frames, known, limits):
     return left_out
 
 
-def send_file(frames, name, source, size):
+def send_file(frames: Frames, name: str, source: Any, size: int) -> int:
     """Send at most ``size`` bytes of a file; return how many."""
     sent = 0
     while True:
@@ -596,7 +609,7 @@ def send_file(frames, name, source, size):
             return sent
 
 
-def walk(top):
+def walk(top: str) -> Iterator[str]:
     """Yield regular files below a folder, without following links; bounded."""
     folders = [top]
     seen = 0
@@ -616,7 +629,7 @@ def walk(top):
             continue
 
 
-def printable(name):
+def printable(name: str) -> str:
     """Return a name with everything replaced that could not be shown or sent."""
     return "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode("utf-8"))
 
@@ -628,7 +641,7 @@ if __name__ == "__main__":
 # --- worker --- what follows runs in the worker alone, as its sitecustomize -----------------------------
 
 
-def prepare(setting):
+def prepare(setting: Json) -> None:
     """Wait for the request, then make this process what ``python main.py`` would be at this point."""
     import marshal
     import os
@@ -670,7 +683,7 @@ def prepare(setting):
     orders.close()
 
 
-def set_limits(limits):
+def set_limits(limits: Json) -> None:
     """Bound what the program may take."""
     import resource
 
@@ -685,7 +698,7 @@ def set_limits(limits):
         resource.setrlimit(bound, (value, value))
 
 
-def save_figures_at_end():
+def save_figures_at_end() -> None:
     """Save the figures that the program leaves open, as a notebook would show them.
 
     The interpreter calls ``threading._shutdown`` when the program has ended; at exit, Matplotlib's own handler
@@ -697,7 +710,7 @@ def save_figures_at_end():
 
     shutdown, own = threading._shutdown, os.getpid()
 
-    def save():
+    def save() -> None:
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is not None and os.getpid() == own:
             try:
@@ -709,14 +722,14 @@ def save_figures_at_end():
             except Exception as error:
                 print("open figures could not be saved: %s" % error, file=sys.stderr)
 
-    def end(*arguments):
+    def end(*arguments: Any) -> None:
         shutdown(*arguments)
         save()
 
     threading._shutdown = end
 
 
-def use_own_sitecustomize():
+def use_own_sitecustomize() -> None:
     """Import the ``sitecustomize`` of the image, if it has one, in place of this one."""
     import sys
 
@@ -729,7 +742,7 @@ def use_own_sitecustomize():
 
 if __name__ == "sitecustomize":
     try:
-        prepare(SETTING)  # noqa: F821 - the supervisor writes it in front
+        prepare(SETTING)
     except BaseException as error:
         # The interpreter would go on to the program, without its limits.
         import os

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.execution import File, Reason
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
+from infra.local import network
+from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -74,8 +78,6 @@ def test_request_larger_than_one_config_map_arrives_whole(sandbox: Sandbox) -> N
         "import hashlib; print(hashlib.sha256(open('big', 'rb').read()).hexdigest())",
         files=(File(name="big", content=payload),),
     )
-    import hashlib
-
     assert outcome.stdout.decode().strip() == hashlib.sha256(payload).hexdigest()
 
 
@@ -119,14 +121,51 @@ def test_eight_at_once_all_complete(sandbox: Sandbox) -> None:
     assert sorted(results) == [f"{n}\n".encode() for n in range(8)]
 
 
-def test_network_is_closed(sandbox: Sandbox, contract: Contract) -> None:
-    host = sandbox._connected().host.removeprefix("https://").split(":")
+RECORDER = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    connection, _ = server.accept()
+    print(connection.recv(100).decode(), flush=True)
+"""
+
+
+@pytest.fixture
+def recorder(layout: Layout) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A server of ours at the node's address that prints what it receives."""
+    command = [*network.enter(layout), sys.executable, "-c", RECORDER, layout.node_address]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    try:
+        yield int(process.stdout.readline()), process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_no_byte_leaves_the_pod_from_its_first_instant_on(
+    sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]
+) -> None:
+    port, process = recorder
     outcome = sandbox.run(
-        "import socket\ns = socket.socket(); s.settimeout(3)\n"
-        f"try:\n    s.connect(({host[0]!r}, {int(host[1])})); print('open')\n"
-        "except OSError as error:\n    print('closed')\n"
+        "import socket, time\n"
+        "end = time.monotonic() + 4\n"
+        "while time.monotonic() < end:\n"
+        "    s = socket.socket(); s.settimeout(0.3)\n"
+        "    try:\n"
+        f"        s.connect(({layout.node_address!r}, {port})); s.sendall(b'escaped'); print('open')\n"
+        "    except OSError:\n"
+        "        pass\n"
+        "    s.close()\n"
     )
-    assert outcome.stdout == b"closed\n", outcome
+    assert outcome.reason is Reason.COMPLETED
+    assert outcome.stdout == b""
+    with socket.create_connection((layout.node_address, port)) as control:
+        control.sendall(b"control")
+    assert process.stdout
+    assert process.stdout.readline() == "control\n"
 
 
 def test_no_token_and_no_service_links_inside(sandbox: Sandbox) -> None:

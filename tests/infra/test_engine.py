@@ -246,6 +246,11 @@ def test_destroy_leaves_neither_namespace_nor_stack(trial: Trial, core: client.C
         stack.output(trial.where)
 
 
+def test_stack_without_an_image_is_refused(trial: Trial) -> None:
+    with pytest.raises(stack.StackError, match=r"^no sandbox image is known\. Import one with `python infra/local up`"):
+        stack.up(trial.where, report=lambda _: None)
+
+
 def test_bad_setting_fails_with_one_line_and_a_log(trial: Trial) -> None:
     with pytest.raises(stack.StackError) as raised:
         trial.up(memCeiling="256Mi")

@@ -386,7 +386,8 @@ class TestEnvironment:
     def test_homes_are_writable_and_the_user_has_a_name(self, run: Run) -> None:
         found = run(
             "import os, getpass, tempfile, pathlib\n"
-            "for name in ('HOME', 'TMPDIR', 'MPLCONFIGDIR', 'XDG_CACHE_HOME'):\n    assert os.access(os.environ[name], os.W_OK), name\n"
+            "for name in ('HOME', 'TMPDIR', 'MPLCONFIGDIR', 'XDG_CACHE_HOME'):\n"
+            "    assert os.access(os.environ[name], os.W_OK), name\n"
             "tempfile.TemporaryDirectory().cleanup()\n"
             "print(getpass.getuser(), os.environ['MPLBACKEND'], os.environ['OMP_NUM_THREADS'])",
             Limits(cpu_count=3),

@@ -1,0 +1,215 @@
+"""Runs one verb of the real Pulumi engine for one stack: its environment, its output, its failures.
+
+Knows neither what a verb is for nor what must be in place for it; that is `stack`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import yaml
+
+from adk_gke_sandbox.errors import SandboxError
+
+if TYPE_CHECKING:
+    from infra.local.layout import Layout
+
+_SILENT: Final = re.compile(
+    r"^@ |warning: |\b(creating|updating|deleting|refreshing|refresh|reading|running)\b"  # under way
+    r"|^    \w+:[\w:./-]+ [\w-]+\s*(\d+ warnings?)?\s*$"  # unchanged
+    r"|^(The resources in the stack|If you want to remove)"  # hints for people who run the engine by hand
+)
+"""Lines of the engine that go to the log only."""
+
+Report = Callable[[str], None]
+
+
+class StackError(SandboxError):
+    """The engine did not do what was asked; the message is one line with the repair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """One stack: where its state is and which cluster it is for.
+
+    Attributes:
+        name: Name of the stack; `infra/stacks/Pulumi.NAME.yaml` is its committed configuration.
+        folder: State, working copies and logs of the engine.
+        kubeconfig: Admin kubeconfig of the cluster; its current context is the cluster.
+        tools: Paths of ``pulumi``, ``pulumi-language-python``, ``pulumi-language-python-exec`` and
+            ``pulumi-resource-kubernetes``.
+        python: Folder of the interpreter that has Pulumi's SDK and pip.
+    """
+
+    name: str = "local"
+    folder: Path
+    kubeconfig: Path
+    tools: Mapping[str, Path]
+    python: Path = field(default=Path(sys.executable).parent)
+
+    @classmethod
+    def of(cls, layout: Layout, report: Report = print) -> Stack:
+        """Return the default stack of a local cluster; builds the engine if it is not there yet."""
+        # Here, because who brings tools of their own needs neither module.
+        from infra.local import toolchain
+        from infra.local.layout import cache_root
+
+        found = toolchain.ensure(["pulumi"], cache_root(), report)
+        return cls(
+            folder=layout.state / "pulumi",
+            kubeconfig=layout.kubeconfig,
+            tools={name: tool.path for name, tool in found.items()},
+        )
+
+    @property
+    def project(self) -> Path:
+        """Folder of the working copies."""
+        return self.folder / "project"
+
+    @property
+    def backend(self) -> Path:
+        """Folder of the engine's state."""
+        return self.folder / "backend"
+
+    def log(self, verb: str) -> Path:
+        """Return the file with the engine's last output for a verb."""
+        return self.folder / f"{verb}.log"
+
+
+def _environment(stack: Stack) -> dict[str, str]:
+    """Return the engine's environment: nothing of Pulumi, Python or Kubernetes in ours decides anything."""
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PULUMI_", "PYTHON")) and name not in ("KUBECONFIG", "VIRTUAL_ENV")
+    }
+    folders = [str(stack.python), str(stack.folder / "bin"), str(stack.tools["pulumi"].parent)]
+    host = urlsplit(target(stack).server).hostname or ""
+    direct = ",".join(filter(None, [ours.get("NO_PROXY") or ours.get("no_proxy"), "127.0.0.1,localhost", host]))
+    return {
+        **ours,
+        "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
+        # The cluster is on this machine; a proxy could not reach it.
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "PULUMI_HOME": str(stack.folder / "home"),
+        "PULUMI_BACKEND_URL": stack.backend.as_uri(),
+        # The state holds nothing secret: the kubeconfig is named, not copied.
+        "PULUMI_CONFIG_PASSPHRASE": "",
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a kubeconfig's current context leads."""
+
+    context: str
+    server: str
+
+
+def target(stack: Stack) -> Target:
+    """Return context and API server of the kubeconfig."""
+    try:
+        document = yaml.safe_load(stack.kubeconfig.read_text(encoding="utf-8"))
+        context = str(document["current-context"])
+        name = next(entry["context"]["cluster"] for entry in document["contexts"] if entry["name"] == context)
+        server = next(entry["cluster"]["server"] for entry in document["clusters"] if entry["name"] == name)
+    except FileNotFoundError:
+        raise StackError(f"no file {stack.kubeconfig}. Start the cluster with `python infra/local up`") from None
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
+        raise StackError(
+            f"{stack.kubeconfig} is not a usable kubeconfig ({type(error).__name__}). "
+            "Write it again with `python infra/local kubeconfig`"
+        ) from None
+    return Target(context=context, server=str(server))
+
+
+def _command(stack: Stack, arguments: Sequence[str]) -> list[str]:
+    return [
+        str(stack.tools["pulumi"]),
+        *arguments,
+        "--cwd",
+        str(stack.project),
+        "--non-interactive",
+        "--color",
+        "never",
+    ]
+
+
+def stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -> None:
+    """Run a verb with progress on ``report`` and everything in the verb's log."""
+    command = _command(stack, [verb, "--stack", stack.name, "--suppress-outputs", *arguments])
+    errors: list[str] = []
+    with (
+        stack.log(verb).open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            env=_environment(stack),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as engine,
+    ):
+        assert engine.stdout is not None
+        diagnostics = False
+        try:
+            for line in engine.stdout:
+                log.write(line)
+                # What follows are the errors again, which end up in the exception, and warnings.
+                diagnostics = (diagnostics and not line.startswith("Resources:")) or line.startswith("Diagnostics:")
+                if _worth_telling(line) and not diagnostics:
+                    report(line.rstrip())
+                if "error:" in line:
+                    errors.append(line.split("error:", 1)[1].strip())
+        except KeyboardInterrupt:
+            # Ctrl-C reached the engine as well; it ends what it has begun and saves its state.
+            report("stopping: waiting for the engine to save its state")
+            engine.wait()
+            raise
+    if engine.returncode:
+        raise _failure(stack, verb, errors)
+
+
+def _worth_telling(line: str) -> bool:
+    """Whether a line of the engine tells what was done."""
+    return bool(line.strip()) and not _SILENT.search(line)
+
+
+def run(stack: Stack, verb: str, arguments: Sequence[str]) -> str:
+    """Run a short command and return its standard output."""
+    result = subprocess.run(
+        _command(stack, arguments),
+        env=_environment(stack),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if result.returncode:
+        stack.log(verb).write_text(result.stdout + result.stderr, encoding="utf-8")
+        lines = [line.split("error:", 1)[1].strip() for line in result.stderr.splitlines() if "error:" in line]
+        raise _failure(stack, verb, lines)
+    return result.stdout
+
+
+def _failure(stack: Stack, verb: str, errors: Sequence[str]) -> StackError:
+    # The last word is often a mere "update failed".
+    cause = next((text for text in errors if text and text not in ("update failed", "preview failed")), "")
+    if "cluster is unreachable" in cause:
+        cause += ". Start the cluster with `python infra/local up`"
+    return StackError(f"pulumi {verb} of stack {stack.name} failed: {cause or 'see the log'} (log: {stack.log(verb)})")
