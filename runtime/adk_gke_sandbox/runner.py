@@ -18,7 +18,6 @@ It imports little on purpose: under gVisor each module costs ten times what it c
 
 from __future__ import annotations
 
-import _signal as signal  # without the enums of ``signal``, which take as long as all the rest
 import binascii
 import ctypes
 import marshal
@@ -29,11 +28,15 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator
     from typing import Any, Dict
 
     Json = Dict[str, Any]
     SETTING: Json = {}
+else:
+    # Without the enums of ``signal``, which take as long as all the rest.
+    import _signal as signal
 
 REQUEST_FOLDER = "/etc/sandbox/request"
 GO = b"!"
@@ -89,7 +92,7 @@ def supervise(folder: str) -> int:
         signal.signal(number, lambda *_: None)
     frames = Frames()
     begin = None
-    end = {"exit_code": None, "signal": "", "reason": "SandboxLost", "message": "", "left_out": []}
+    end: Json = {"exit_code": None, "signal": "", "reason": "SandboxLost", "message": "", "left_out": []}
     usage = {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
     try:
         worker = Worker({}, usage)
@@ -161,7 +164,7 @@ def parse_json(text: str) -> Any:
         parse_float, parse_int, parse_constant = float, int, float
 
     try:
-        return make_scanner(Context())(text, 0)[0]
+        return make_scanner(Context())(text, 0)[0]  # type: ignore[arg-type]
     except (StopIteration, SystemError):
         # The second when the scanner misses the module ``json``, which would bring the error to raise.
         raise ValueError("it is not JSON") from None
@@ -286,19 +289,20 @@ class Capture:
 
     def send(self, data: bytes, skipped: int = 0) -> None:
         """Send data in frames; the first says how many bytes are missing before it."""
-        while data:
-            part, rest = cut_between_characters(bytes(data[:OUTPUT_CHUNK]))
+        at = 0
+        while at < len(data):
+            part, rest = cut_between_characters(data[at : at + OUTPUT_CHUNK])
             part = part or rest
             self.frames.send_data(self.kind, part, **({"skipped": skipped} if skipped else {}))
-            data = data[len(part) :]
+            at += len(part)
             skipped = 0
 
     def finish(self) -> None:
         """Send the rest."""
         if not self.dropped:
-            self.head, self.tail = self.head + self.tail, b""
-        self.send(self.head)
-        self.send(self.tail, self.dropped)
+            self.head, self.tail = self.head + self.tail, bytearray()
+        self.send(bytes(self.head))
+        self.send(bytes(self.tail), self.dropped)
 
 
 def cut_between_characters(data: bytes) -> tuple[bytes, bytes]:
@@ -708,7 +712,7 @@ def save_figures_at_end() -> None:
     import sys
     import threading
 
-    shutdown, own = threading._shutdown, os.getpid()
+    shutdown, own = threading._shutdown, os.getpid()  # type: ignore[attr-defined]
 
     def save() -> None:
         pyplot = sys.modules.get("matplotlib.pyplot")
@@ -726,7 +730,7 @@ def save_figures_at_end() -> None:
         shutdown(*arguments)
         save()
 
-    threading._shutdown = end
+    threading._shutdown = end  # type: ignore[attr-defined]
 
 
 def use_own_sitecustomize() -> None:
@@ -735,13 +739,14 @@ def use_own_sitecustomize() -> None:
 
     ours = sys.modules.pop("sitecustomize")
     try:
-        import sitecustomize  # noqa: F401
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
         sys.modules["sitecustomize"] = ours
 
 
 if __name__ == "sitecustomize":
     try:
+        # The setting is written in front of this part.
         prepare(SETTING)
     except BaseException as error:
         # The interpreter would go on to the program, without its limits.
