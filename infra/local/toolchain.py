@@ -179,9 +179,8 @@ def _build(missing: Sequence[Component], cache: Path, report: Report) -> None:
     _delete(scratch)
     try:
         total = sum(component.seconds for component in missing)
-        report(
-            f"building {', '.join(component.name for component in missing)}: about {max(total / 60, 1):.0f} min on two cores"
-        )
+        names = ", ".join(component.name for component in missing)
+        report(f"building {names}: about {max(total / 60, 1):.0f} min on two cores")
         left = float(total)
         for component in missing:
             begin = time.monotonic()

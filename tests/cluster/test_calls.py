@@ -1,0 +1,94 @@
+"""The calls that executions make: as few as promised, and exactly those that the Role allows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adk_gke_sandbox import job, kube
+from adk_gke_sandbox.contract import EXECUTOR_RULES
+from adk_gke_sandbox.errors import Unreachable
+from adk_gke_sandbox.execution import Reason
+from adk_gke_sandbox.sandbox import Sandbox
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+Call = tuple[str, str, str]
+"""API group, resource, verb."""
+
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def call_of(method: str, url: str) -> Call:
+    """Return what RBAC sees of a request."""
+    path, _, query = url.partition("?")
+    found = re.search(r"/(?:api|apis/([^/]+))/v1/namespaces/[^/]+/([^/]+)(?:/([^/]+))?(?:/([^/]+))?$", path)
+    assert found, url
+    group, resource, name, subresource = found.groups()
+    verb = VERBS.get(method) or ("get" if name else "watch" if "watch=true" in query.lower() else "list")
+    return group or "", f"{resource}/{subresource}" if subresource else resource, verb
+
+
+@pytest.fixture
+def calls(sandbox: Sandbox) -> list[Call]:
+    """Every request that the sandbox sends, in order."""
+    manager: Any = sandbox._connected()._client.rest_client.pool_manager
+    recorded: list[Call] = []
+    send = manager.request
+
+    def request(method: str, url: str, **arguments: Any) -> Any:
+        recorded.append(call_of(method, url))
+        return send(method, url, **arguments)
+
+    manager.request = request
+    return recorded
+
+
+def test_an_execution_takes_five_calls(sandbox: Sandbox, calls: list[Call]) -> None:
+    assert sandbox.run("print(1)").reason is Reason.COMPLETED
+    assert calls == [
+        ("batch", "jobs", "create"),
+        ("", "configmaps", "create"),
+        ("", "pods", "watch"),
+        ("", "pods/log", "get"),
+        ("batch", "jobs", "delete"),
+    ]
+
+
+def test_all_calls_together_are_exactly_the_executors_rules(
+    sandbox: Sandbox, calls: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = sandbox._connected()
+    create, read = cluster.create_job, kube.Stream.read
+    lost: list[str] = []
+
+    def create_and_lose_the_answer(manifest: Any) -> Any:
+        created = create(manifest)
+        if not lost:
+            lost.append(manifest["metadata"]["name"])
+            raise Unreachable("the answer was lost", verb="create", target="jobs.batch", status=None)
+        return created
+
+    # A create whose answer is lost is repeated, and finds the Job of the first try.
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "create_job", create_and_lose_the_answer)
+        assert sandbox.run("print(1)").reason is Reason.COMPLETED
+
+    # Streams that the server cuts are opened again from a list; without a pod, the Job's events are watched.
+    cuts: dict[int, int] = {}
+
+    def read_and_cut(stream: kube.Stream, timeout_seconds: float) -> bytes | None:
+        cuts[id(stream)] = cuts.get(id(stream), 0) + 1
+        return None if cuts[id(stream)] == 2 else read(stream, timeout_seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kube.Stream, "read", read_and_cut)
+        patch.setattr(job, "EVENTS_AFTER_SECONDS", 0.0)
+        sandbox.config = replace(sandbox.config, service_account="absent", schedule_timeout_seconds=5)
+        assert sandbox.run("print(1)").reason is Reason.ADMISSION_DENIED
+
+    allowed = {(rule.api_group, rule.resource, verb) for rule in EXECUTOR_RULES for verb in rule.verbs}
+    assert set(calls) == allowed
