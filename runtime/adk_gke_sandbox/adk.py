@@ -21,7 +21,7 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason
-from adk_gke_sandbox.sandbox import Sandbox, failure_line
+from adk_gke_sandbox.sandbox import Sandbox, failure_line, log, new_name
 
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
@@ -126,12 +126,20 @@ class GkeCodeExecutor(BaseCodeExecutor):
         self, invocation_context: InvocationContext, code_execution_input: CodeExecutionInput
     ) -> CodeExecutionResult:
         """Run the code in a sandbox of its own. Never raises; cluster trouble is a result, too."""
-        outcome = self._sandbox.run(
-            code_execution_input.code,
-            files=tuple(_file_in(file) for file in code_execution_input.input_files),
-            annotations=_annotations(invocation_context),
-            aborted=lambda: getattr(invocation_context, "is_aborted", False) is True,
-        )
+        name = new_name()
+        try:
+            outcome = self._sandbox.run(
+                code_execution_input.code,
+                files=tuple(_file_in(file) for file in code_execution_input.input_files),
+                name=name,
+                annotations=_annotations(invocation_context),
+                aborted=lambda: getattr(invocation_context, "is_aborted", False) is True,
+            )
+        except Exception as error:
+            # ADK ends the whole agent run on an exception of an executor. This one is a fault of ours.
+            log.exception("execution %s: unexpected error", name)
+            message = f"unexpected error: {error!r}. Please report it with the log of execution {name}"
+            outcome = Outcome(name=name, reason=Reason.SANDBOX_LOST, message=message)
         return to_result(outcome)
 
 

@@ -131,3 +131,12 @@ def test_the_process_wide_client_configuration_is_not_touched(tmp_path: Any) -> 
     before = client.Configuration.get_default_copy().host
     test_an_unreachable_cluster_is_a_result_and_nothing_raises(tmp_path)
     assert client.Configuration.get_default_copy().host == before
+
+
+def test_a_fault_of_ours_is_a_result_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = GkeCodeExecutor()
+    monkeypatch.setattr(executor._sandbox, "run", lambda *_, **__: 1 / 0)
+    context: Any = None
+    result = executor.execute_code(context, CodeExecutionInput(code="print(1)"))
+    assert "unexpected error: ZeroDivisionError('division by zero'). Please report it" in result.stderr
+    assert result.exit_code is None
