@@ -284,10 +284,14 @@ def test_endless_output_is_killed_at_the_flood_limit(run: Run) -> None:
 
 
 def test_many_small_writes_become_few_frames(place: Place) -> None:
-    place.write(Request(code="import os\nfor i in range(20000): os.write(1, b'.')"))
+    place.write(Request(code="import os, time\nfor i in range(300): os.write(1, b'.'); time.sleep(0.002)"))
     reply = place.reply()
-    assert outcome(reply).stdout == b"." * 20000
-    assert reply.count(b'"t":"out"') < 300
+    assert outcome(reply).stdout == b"." * 300
+    assert reply.count(b'"t":"out"') < 100
+
+
+def test_program_leads_a_session_of_its_own(run: Run) -> None:
+    assert run("import os; print(os.getsid(0) == os.getpgrp() == os.getpid())").stdout == b"True\n"
 
 
 def test_closed_stdout_does_not_end_the_program(run: Run) -> None:
