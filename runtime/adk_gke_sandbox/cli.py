@@ -1,9 +1,10 @@
-"""The command line: ``adk-gke-sandbox run`` and ``adk-gke-sandbox contract show``."""
+"""The command line: ``adk-gke-sandbox run`` and ``adk-gke-sandbox contract``."""
 
 from __future__ import annotations
 
 import logging
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from adk_gke_sandbox import contract as contracts
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.errors import ConfigError, SandboxError
+from adk_gke_sandbox.errors import ConfigError, ContractError, SandboxError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
 
@@ -95,6 +96,38 @@ def contract_show(
         typer.echo(contracts.load(path).to_json(), nl=False)
     except SandboxError as error:
         _fail(error)
+
+
+@contract_app.command("pull")
+def contract_pull(
+    stack: Annotated[str, typer.Argument(help="Pulumi stack, for example staging.")],
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("contract.json"),
+    project: Annotated[Path, typer.Option(help="Folder with Pulumi.yaml.")] = Path(),
+) -> None:
+    """Write the contract that a Pulumi stack exports to a file."""
+    try:
+        found = contracts.parse(_stack_output(stack, project), source=f"the output `sandbox` of stack {stack}")
+    except SandboxError as error:
+        _fail(error)
+    output.write_text(found.to_json(), encoding="utf-8")
+    _err.print(f"wrote {output}; use it with export {contracts.CONTRACT_ENV}={output.resolve()}", markup=False)
+
+
+def _stack_output(stack: str, project: Path) -> str:
+    command = ["pulumi", "stack", "output", "sandbox", "--json", "--non-interactive", "--stack", stack]
+    try:
+        done = subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
+    except OSError as error:
+        raise ContractError(
+            f"cannot run pulumi in {project}: {error.strerror}",
+            "Install the Pulumi CLI and name the folder with Pulumi.yaml by --project",
+        ) from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ContractError(
+            f"pulumi has no contract for stack {stack}: {last}", f"Run `pulumi up --stack {stack}` first"
+        )
+    return done.stdout
 
 
 def main() -> None:

@@ -144,7 +144,8 @@ def refused_pod(event_message: str) -> Diagnosis:
         )
     return Diagnosis(
         reason=Reason.ADMISSION_DENIED,
-        message=f"the cluster refused the pod: {message}. Run `adk-gke-sandbox` against the stack that was provisioned",
+        message=f"the cluster refused the pod: {message}. "
+        "Compare the executor's settings with the stack's: `adk-gke-sandbox contract show`",
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import processes
+from infra.local import processes, toolchain
 from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -133,3 +133,15 @@ def test_a_bad_name_is_refused_with_what_to_use() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "'Not A Name' is no name for a cluster. Use up to 20 lower-case letters, digits and '-'" in done.stderr
+
+
+def test_what_is_nowhere_is_built_and_leaves_no_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pause = tuple(component for component in toolchain.COMPONENTS if component.name == "pause")
+    monkeypatch.setattr(toolchain, "COMPONENTS", pause)
+    lines: list[str] = []
+    built = toolchain.ensure(["cluster"], tmp_path, lines.append)["pause"]
+    assert built.source == "built"
+    assert os.access(built.path, os.X_OK)
+    assert any("pause 1 built in" in line for line in lines)
+    assert not (tmp_path / "build").exists()
+    assert toolchain.ensure(["cluster"], tmp_path, print)["pause"].source == "cache"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from adk_gke_sandbox.cli import app
+from adk_gke_sandbox.contract import CONTRACT_ENV, Contract
+
+CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    contract = tmp_path / "contract.json"
+    contract.write_text(CONTRACT.to_json())
+    monkeypatch.setenv(CONTRACT_ENV, str(contract))
+    path = tmp_path / "script.py"
+    path.write_text("print(1)")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope.py"], "cannot read nope.py: No such file or directory. Name a file that exists"),
+        (["--cpu-limit", "banana"], "cpu_limit='banana' is not a Kubernetes quantity"),
+        (["--mem-limit", "64Gi"], "mem_limit='64Gi' is above the stack's ceiling '8Gi'"),
+        (["--contract", "/nonexistent"], "cannot read the contract /nonexistent"),
+        (["--file", "/nonexistent.csv"], "cannot read /nonexistent.csv"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(script: Path, arguments: list[str], message: str) -> None:
+    given = arguments if arguments[0].endswith(".py") else [str(script), *arguments]
+    result = CliRunner().invoke(app, ["run", *given])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_and_exit_code_125(script: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(script), "--kubeconfig", "/nonexistent"])
+    assert result.exit_code == 125
+    assert "the sandbox could not run your code: ApiUnavailable: cannot use kubeconfig /nonexistent" in result.stderr
+
+
+def fake_pulumi(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "pulumi"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_contract_pull_writes_what_the_stack_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "output").write_text(CONTRACT.to_json())
+    fake_pulumi(tmp_path, f"cat {tmp_path}/output", monkeypatch)
+    target = tmp_path / "contract.json"
+    result = CliRunner().invoke(app, ["contract", "pull", "staging", "--output", str(target)])
+    assert result.exit_code == 0, result.stderr
+    assert target.read_text() == CONTRACT.to_json()
+
+
+def test_contract_pull_of_a_stack_that_is_not_there_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_pulumi(tmp_path, "echo error: no stack named staging >&2; exit 255", monkeypatch)
+    result = CliRunner().invoke(app, ["contract", "pull", "staging"])
+    assert result.exit_code == 2
+    assert "pulumi has no contract for stack staging: error: no stack named staging." in result.stderr
+    assert "Run `pulumi up --stack staging` first" in result.stderr
