@@ -21,7 +21,7 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.execution import File, Reason
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
-from infra.local import network
+from infra.local import network, processes
 from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -145,13 +145,23 @@ def recorder(layout: Layout) -> Iterator[tuple[int, subprocess.Popen[str]]]:
         process.stdout.close()
 
 
-def test_no_byte_leaves_the_pod_from_its_first_instant_on(
-    sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]
-) -> None:
+@pytest.fixture
+def stopped_policy_controller(layout: Layout) -> Iterator[None]:
+    """kube-router does not learn of new pods: what counts is what holds before any policy is in force."""
+    pid = processes.running(layout)["kube-router"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def try_to_send(sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]) -> None:
+    """Let a program try to send bytes for some seconds, and check that only the control's arrive."""
     port, process = recorder
     outcome = sandbox.run(
         "import socket, time\n"
-        "end = time.monotonic() + 4\n"
+        "end = time.monotonic() + 3\n"
         "while time.monotonic() < end:\n"
         "    s = socket.socket(); s.settimeout(0.3)\n"
         "    try:\n"
@@ -166,6 +176,17 @@ def test_no_byte_leaves_the_pod_from_its_first_instant_on(
         control.sendall(b"control")
     assert process.stdout
     assert process.stdout.readline() == "control\n"
+
+
+def test_no_byte_leaves_the_pod(sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]) -> None:
+    try_to_send(sandbox, layout, recorder)
+
+
+@pytest.mark.usefixtures("stopped_policy_controller")
+def test_no_byte_leaves_the_pod_before_its_policy_is_in_force(
+    sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]
+) -> None:
+    try_to_send(sandbox, layout, recorder)
 
 
 def test_no_token_and_no_service_links_inside(sandbox: Sandbox) -> None:
