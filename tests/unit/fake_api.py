@@ -1,0 +1,227 @@
+"""A Kubernetes API server in this process, for the faults that a real cluster cannot be asked for.
+
+It speaks HTTP/1.1 to the real client, answers exactly the calls of the cold path, and records each one. It
+is no model of Kubernetes: a test scripts what the "pod" does and which call fails how.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+_PATH = re.compile(
+    r"/(?:api/v1|apis/(?P<group>batch)/v1)/namespaces/[^/]+/(?P<resource>[a-z]+)(?:/[^/]+(?P<sub>/log)?)?"
+)
+
+Call = tuple[str, str, str]
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """An answer in place of the real one. ``effect`` stores the object first, then fails."""
+
+    status: int = 0
+    reason: str = ""
+    message: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    reset: bool = False
+    truncate: bool = False
+    effect: bool = False
+
+
+@dataclass
+class FakeApi:
+    """What the server knows, what it shall do, and what it was asked."""
+
+    watches: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
+    """Per resource: the events of the first, second ... watch; the last one stays open."""
+    lists: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    logs: list[bytes] = field(default_factory=list)
+    """Bytes of the first, second ... log; ``NONCE`` becomes the request's nonce."""
+    faults: dict[tuple[str, str, int], Fault] = field(default_factory=dict)
+    """By verb, resource and number of that call, from 1; 0 means every one."""
+    hold_log: bool = False
+    jobs: dict[str, Any] = field(default_factory=dict)
+    config_maps: list[Any] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    deletions: list[dict[str, list[str]]] = field(default_factory=list)
+    on_log: Callable[[], None] = lambda: None
+    stopped: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    count: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def nonce(self) -> bytes:
+        data = {key: text for found in self.config_maps for key, text in found["data"].items()}
+        document = "".join(data[key] for key in sorted(data) if key.startswith("request.json"))
+        return str(json.loads(document)["nonce"]).encode()
+
+    def verbs(self, resource: str) -> list[str]:
+        return [verb for _, name, verb in self.calls if name == resource]
+
+
+def _status(code: int, reason: str, message: str) -> dict[str, Any]:
+    return {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": message}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    api: FakeApi
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
+        pass
+
+    def do_GET(self) -> None:
+        self._serve("GET")
+
+    def do_POST(self) -> None:
+        self._serve("POST")
+
+    def do_DELETE(self) -> None:
+        self._serve("DELETE")
+
+    def _serve(self, method: str) -> None:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        match = _PATH.fullmatch(url.path)
+        if match is None:
+            return self._answer(404, _status(404, "NotFound", f"unknown path {url.path}"))
+        resource = match["resource"] + (match["sub"] or "")
+        single = match[0].rpartition("/")[2] != match["resource"]
+        verb = {"POST": "create", "DELETE": "delete"}.get(method) or (
+            "get" if single else "watch" if query.get("watch", [""])[0].lower() == "true" else "list"
+        )
+        with self.api.lock:
+            self.api.calls.append((match["group"] or "", resource, verb))
+            self.api.count[verb, resource] += 1
+            number = self.api.count[verb, resource]
+        fault = self.api.faults.get((verb, resource, number)) or self.api.faults.get((verb, resource, 0))
+        if fault and not fault.effect:
+            return self._fail(fault)
+        code, answer = self._store(verb, resource, body, query, url.path)
+        if fault:
+            return self._fail(fault)
+        if answer is not None:
+            return self._answer(code, answer)
+        return self._stream(verb, resource, number)
+
+    def _store(
+        self, verb: str, resource: str, body: bytes, query: dict[str, list[str]], path: str
+    ) -> tuple[int, dict[str, Any] | None]:
+        name = path.rpartition("/")[2]
+        match verb, resource:
+            case "create", "jobs":
+                job = json.loads(body)
+                if job["metadata"]["name"] in self.api.jobs:
+                    return 409, _status(409, "AlreadyExists", "jobs.batch already exists")
+                job["metadata"]["uid"] = "uid-1"
+                self.api.jobs[job["metadata"]["name"]] = job
+                return 201, job
+            case "create", "configmaps":
+                self.api.config_maps.append(json.loads(body))
+                return 201, self.api.config_maps[-1]
+            case "get", "jobs":
+                return 200, self.api.jobs[name]
+            case "delete", "jobs":
+                self.api.deletions.append(query)
+                if self.api.jobs.pop(name, None) is None:
+                    return 404, _status(404, "NotFound", f'jobs.batch "{name}" not found')
+                return 200, _status(200, "", "")
+            case "list", _:
+                return 200, {"metadata": {"resourceVersion": "9"}, "items": self.api.lists.get(resource, [])}
+        return 200, None
+
+    def _stream(self, verb: str, resource: str, number: int) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if verb == "watch":
+            script = self.api.watches.get(resource, [])
+            for event in script[number - 1] if number <= len(script) else []:
+                self._chunk(json.dumps(event).encode() + b"\n")
+            stays = number >= len(script)
+        else:
+            at = min(number, len(self.api.logs)) - 1
+            self._chunk(self.api.logs[at].replace(b"NONCE", self.api.nonce()) if self.api.logs else b"")
+            self.api.on_log()
+            stays = self.api.hold_log
+        if stays:
+            self.api.stopped.wait(15)
+        self._chunk(b"", last=True)
+
+    def _chunk(self, data: bytes, *, last: bool = False) -> None:
+        if not data and not last:
+            return
+        try:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.wfile.flush()
+        except OSError:
+            self.close_connection = True
+
+    def _fail(self, fault: Fault) -> None:
+        if fault.reset:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
+        if fault.truncate:
+            return self._raw(201, b'{"metadata": {"ui', {})
+        return self._raw(
+            fault.status, json.dumps(_status(fault.status, fault.reason, fault.message)).encode(), fault.headers
+        )
+
+    def _answer(self, code: int, document: dict[str, Any]) -> None:
+        self._raw(code, json.dumps(document).encode(), {})
+
+    def _raw(self, code: int, data: bytes, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for key, value in {"Content-Type": "application/json", **headers}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def serving() -> Iterator[FakeApi]:
+    """Serve a fake API on a loopback port while the block lasts."""
+    api = FakeApi()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    api.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield api
+    finally:
+        api.stopped.set()
+        server.shutdown()
+        server.server_close()
+
+
+def kubeconfig(path: Path, url: str) -> str:
+    """Write a kubeconfig for a plain HTTP server and return its path."""
+    path.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "fake",
+                "clusters": [{"name": "fake", "cluster": {"server": url}}],
+                "users": [{"name": "fake", "user": {"token": "t"}}],
+                "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+            }
+        )
+    )
+    return str(path)
