@@ -189,7 +189,7 @@ def test_a_watch_that_ends_is_opened_again_from_a_list(
 
 def test_a_log_that_is_cut_inside_a_frame_is_read_again_while_the_pod_lives(api: FakeApi, tmp_path: Path) -> None:
     api.lists["pods"] = [RUNNING]
-    api.logs = [OK[:-20], OK]
+    api.logs = [OK[:-20], OK[:-20], OK]
     outcome = run(api, tmp_path)
     assert (outcome.reason, outcome.stdout) == (Reason.COMPLETED, b"hello\n")
 
