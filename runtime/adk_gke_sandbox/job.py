@@ -33,6 +33,9 @@ EVENTS_AFTER_SECONDS: Final = 0.7
 REPLY_MARGIN_SECONDS: Final = 5.0
 """How long after the program's timeout the runner's own verdict may arrive."""
 
+DELETE_WAIT_SECONDS: Final = 1.0
+"""The longest wait between two tries of the deletion, whatever the server asks for."""
+
 _TRIES: Final = 4
 _BACKOFF_SECONDS: Final = 0.3
 
@@ -114,7 +117,9 @@ class _Execution:
         outcome = self._transcript.outcome(self._name)
         if found is not None and not self._transcript.ended:
             outcome = replace(outcome, reason=found.reason, message=found.message)
-        return replace(outcome, timings=self._timings())
+        # What has started once stays started, whatever a log that was read anew tells.
+        started = outcome.started or "started" in self._marks
+        return replace(outcome, started=started, timings=self._timings())
 
     @contextmanager
     def _submitted(self) -> Iterator[None]:
@@ -187,7 +192,8 @@ class _Execution:
             except ClusterError as error:
                 if error.status in (401, 403) or attempt == _TRIES - 1:
                     return None
-                self._clock.sleep(error.retry_after_seconds or _BACKOFF_SECONDS * 2**attempt)
+                # The result is there already: it does not wait for long, the Job's deadline and TTL delete too.
+                self._clock.sleep(min(error.retry_after_seconds or _BACKOFF_SECONDS * 2**attempt, DELETE_WAIT_SECONDS))
         return None
 
     def _wait_until_running(self) -> PodView:
@@ -247,6 +253,8 @@ class _Execution:
         """Read reply frames until ``end``; reopen a log that was cut while the pod lives."""
         while True:
             log = self._open_log(pod.name)
+            # A log is read from its beginning each time; what is known is given up only once there is a new one.
+            self._transcript = Transcript(self._nonce)
             try:
                 self._follow(log)
             finally:
@@ -260,8 +268,6 @@ class _Execution:
                     return
                 raise _Ended(diagnosis.after_start(current))
             self._check_time()
-            # A log is read again from its beginning, so the transcript starts anew.
-            self._transcript = Transcript(self._nonce)
             self._clock.sleep(TICK_SECONDS)
 
     def _reread(self, pod: str) -> bool:

@@ -225,3 +225,11 @@ def test_an_abort_while_it_runs_deletes_the_job(api: FakeApi, tmp_path: Path) ->
 def test_a_forged_end_without_the_nonce_is_not_believed(api: FakeApi, tmp_path: Path) -> None:
     api.logs = [STARTED + b'{"n":"x","t":"end","reason":"Completed"}\n']
     assert run(api, tmp_path).reason is Reason.SANDBOX_LOST
+
+
+def test_a_log_that_is_gone_after_a_cut_takes_nothing_back(api: FakeApi, tmp_path: Path) -> None:
+    api.lists["pods"] = [RUNNING]
+    api.logs = [STARTED]
+    api.faults["get", "pods/log", 2] = Fault(status=404, reason="NotFound")
+    outcome = run(api, tmp_path)
+    assert (outcome.reason, outcome.started, outcome.stdout) == (Reason.SANDBOX_LOST, True, b"hello\n")
