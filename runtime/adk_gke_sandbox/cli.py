@@ -182,6 +182,7 @@ def phases(outcome: Outcome) -> Table:
         "schedule": timings.schedule,
         "start": timings.start,
         "run": timings.run,
+        "collect": timings.collect,
         "delete": timings.delete,
         "total": timings.total,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from adk_gke_sandbox.errors import ClusterError, Forbidden, NotFound, Unauthorized
@@ -15,6 +15,8 @@ _IMAGE_FATAL: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _CONTAINER_FATAL: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _PULL_REFUSED: Final = re.compile(r"not found|denied|refused|unauthorized|forbidden", re.IGNORECASE)
 """A registry's answer that will not change by asking again."""
+
+_PUSHED_OUT: Final = frozenset({"Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"})
 
 _LIVE_QUOTA: Final = re.compile(r"exceeded quota: ([^,]+),")
 
@@ -51,11 +53,13 @@ class Diagnosis:
         reason: The reason of the outcome.
         message: Cause and cure in one sentence or two.
         final: Whether waiting is useless; otherwise it is what to say at the schedule deadline.
+        again: Whether another sandbox may fare better and the program cannot have started in this one.
     """
 
     reason: Reason
     message: str
     final: bool = True
+    again: bool = False
 
 
 def view(pod: Mapping[str, Any]) -> PodView:
@@ -91,8 +95,8 @@ def view(pod: Mapping[str, Any]) -> PodView:
 
 def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
     """Return why a pod whose container does not run yet will not run, or has not so far."""
-    if pod.reason in ("Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"):
-        return Diagnosis(reason=Reason.EVICTED, message=f"the node pushed the pod out: {pod.message or pod.reason}")
+    if pod.reason in _PUSHED_OUT:
+        return replace(_pushed_out(pod), again=True)
     if pod.waiting_reason in _IMAGE_FATAL or (
         pod.waiting_reason in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)
     ):
@@ -120,7 +124,7 @@ def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
             message=f"the pod failed before the program started: {_line(pod.message) or pod.reason}",
         )
     if pod.deleting:
-        return Diagnosis(reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else before it ran")
+        return deleted_early()
     if pod.unscheduled:
         return Diagnosis(
             reason=Reason.UNSCHEDULABLE,
@@ -129,6 +133,67 @@ def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
             final=False,
         )
     return None
+
+
+def deleted_early() -> Diagnosis:
+    """Return what it means that a pod is deleted before its container ran."""
+    return Diagnosis(
+        reason=Reason.SANDBOX_LOST,
+        message="the pod was deleted by someone else before it ran. Look for what drains nodes or deletes pods there",
+        again=True,
+    )
+
+
+def never_started(pod: PodView | None, waited_seconds: float) -> Diagnosis:
+    """Return what to say at the schedule deadline when nothing has told a cause."""
+    waited = f"within schedule_timeout_seconds={waited_seconds:g}"
+    if pod is None:
+        text = f"no pod appeared {waited}. Check that the Job controller runs and that the Job is not suspended"
+    else:
+        text = f"the pod did not start {waited} ({pod.waiting_reason or pod.phase}). Check the node it is on"
+    return Diagnosis(reason=Reason.UNSCHEDULABLE, message=text)
+
+
+def never_began() -> Diagnosis:
+    """Return what it means that a container runs, but not the program in it."""
+    return Diagnosis(
+        reason=Reason.SANDBOX_LOST,
+        message="the container runs but the program did not start in time. Check the load of its node",
+    )
+
+
+def overran(timeout_seconds: float) -> Diagnosis:
+    """Return what to say when the program's time is over and the runner has not said so itself."""
+    return Diagnosis(
+        reason=Reason.DEADLINE_EXCEEDED,
+        message=f"the program was killed after {timeout_seconds:g} s. Do less, or raise timeout_seconds",
+    )
+
+
+def no_answer(host: str, waited_seconds: float) -> Diagnosis:
+    """Return what it means that the API server keeps a create call waiting until the schedule deadline."""
+    return Diagnosis(
+        reason=Reason.API_UNAVAILABLE,
+        message=f"the API server {host} did not answer within schedule_timeout_seconds={waited_seconds:g}. "
+        "Check its load and the network between",
+    )
+
+
+def too_large(size_bytes: int, most_bytes: int) -> Diagnosis:
+    """Return what it means that a request document does not fit."""
+    return Diagnosis(
+        reason=Reason.ADMISSION_DENIED,
+        message=f"code and input files make a request of {size_bytes / 2**20:.1f} MiB (files count 4/3 of their size) "
+        f"and {most_bytes / 2**20:.1f} MiB is the most. Send smaller files",
+    )
+
+
+def _pushed_out(pod: PodView) -> Diagnosis:
+    return Diagnosis(
+        reason=Reason.EVICTED,
+        message=f"the node pushed the pod out: {_line(pod.message) or pod.reason}. "
+        "Run it again; check the node's memory and disk if it happens often",
+    )
 
 
 def refused_pod(event_message: str) -> Diagnosis:
@@ -168,6 +233,12 @@ def refused_call(error: ClusterError, *, namespace: str) -> Diagnosis:
                 reason=Reason.QUOTA_EXCEEDED,
                 message=f"{error.message}. Wait for other executions to end, or have the platform team raise the quota",
             )
+        if "system:anonymous" in error.message:
+            return Diagnosis(
+                reason=Reason.API_UNAVAILABLE,
+                message=f"{error.message}. No credentials reached the API server: check that the plugin that the "
+                "kubeconfig names is installed and logged in (for GKE gke-gcloud-auth-plugin and gcloud auth login)",
+            )
         if "cannot " in error.message:
             return Diagnosis(
                 reason=Reason.FORBIDDEN,
@@ -186,8 +257,8 @@ def after_start(pod: PodView | None) -> Diagnosis:
         return Diagnosis(
             reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else while the program ran"
         )
-    if pod.reason in ("Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"):
-        return Diagnosis(reason=Reason.EVICTED, message=f"the node pushed the pod out: {pod.message or pod.reason}")
+    if pod.reason in _PUSHED_OUT:
+        return _pushed_out(pod)
     if pod.terminated_reason == "OOMKilled":
         return Diagnosis(
             reason=Reason.MEMORY_LIMIT,

@@ -114,14 +114,16 @@ class Timings:
     start: float = 0.0
     """From there until the program starts."""
     run: float = 0.0
-    """From there until the ``end`` frame."""
+    """The program."""
+    collect: float = 0.0
+    """From its end until all of the reply has arrived."""
     delete: float = 0.0
     """Until the API server has accepted the deletion."""
 
     @property
     def total(self) -> float:
         """Seconds from the call to its return."""
-        return self.submit + self.schedule + self.start + self.run + self.delete
+        return self.submit + self.schedule + self.start + self.run + self.collect + self.delete
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from adk_gke_sandbox.config import ExecutorConfig
@@ -13,10 +15,12 @@ Manifest = dict[str, Any]
 CONTAINER: Final = "code-runner"
 """Name of the container, the one that ADK's own executor uses."""
 
+RUNNER_FILES: Final = ("runner.py", "reply.py", "worker.py")
+"""The programs of this package that travel with the request."""
+
 RUNNER_PATH: Final = "/etc/sandbox/runner.py"
 REQUEST_FOLDER: Final = "request"
 REQUEST_KEY: Final = "request.json"
-RUNNER_KEY: Final = "runner.py"
 
 CONFIG_MAP_BYTES: Final = 900 * 1024
 """Bytes of data in one ConfigMap.
@@ -28,6 +32,9 @@ The API server refuses more than 1 MiB per object
 CONFIG_MAPS_MAX: Final = 32
 """ConfigMaps of one execution at the most; the namespace's quota is sized for it."""
 
+REQUEST_BYTES: Final = (CONFIG_MAPS_MAX - 1) * CONFIG_MAP_BYTES
+"""The longest request document; beyond one ConfigMap the runner has one of its own."""
+
 DEADLINE_MARGIN_SECONDS: Final = 30
 """How long after the last moment at which the client itself acts the Job controller does."""
 
@@ -38,21 +45,37 @@ EPHEMERAL_STORAGE: Final = "256Mi"
 """Disk of one sandbox; only the container log and the mounted request use any."""
 
 
-def labels(name: str) -> dict[str, str]:
-    """Return the labels of every object of the execution ``name``."""
-    return {APP_LABEL: APP_NAME, MANAGED_BY_LABEL: APP_NAME, EXECUTION_LABEL: name}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tags:
+    """What the caller adds to the objects of an execution.
+
+    Attributes:
+        labels: Labels of Job, pod and ConfigMaps, to select and to account by.
+        annotations: Annotations of Job and pod.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-def split_request(document: bytes, runner: str) -> list[dict[str, str]]:
-    """Return the data of the ConfigMaps that carry the runner and the request document.
+NO_TAGS: Final = Tags()
+
+
+def labels(name: str, tags: Tags) -> dict[str, str]:
+    """Return the labels of every object of the execution ``name``; ours cannot be replaced."""
+    return {**tags.labels, APP_LABEL: APP_NAME, MANAGED_BY_LABEL: APP_NAME, EXECUTION_LABEL: name}
+
+
+def split_request(document: bytes, runner: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the data of the ConfigMaps that carry the runner's files and the request document.
 
     The document is ASCII (JSON with escapes), so it can be cut anywhere.
     """
     text = document.decode("ascii")
-    if len(text) + len(runner.encode()) <= CONFIG_MAP_BYTES:
-        return [{RUNNER_KEY: runner, REQUEST_KEY: text}]
+    if len(text) + sum(len(source.encode()) for source in runner.values()) <= CONFIG_MAP_BYTES:
+        return [{**runner, REQUEST_KEY: text}]
     parts = [text[at : at + CONFIG_MAP_BYTES] for at in range(0, len(text), CONFIG_MAP_BYTES)]
-    return [{RUNNER_KEY: runner}, *({f"{REQUEST_KEY}.{index:03d}": part} for index, part in enumerate(parts))]
+    return [dict(runner), *({f"{REQUEST_KEY}.{index:03d}": part} for index, part in enumerate(parts))]
 
 
 def config_map_name(name: str, index: int) -> str:
@@ -60,7 +83,9 @@ def config_map_name(name: str, index: int) -> str:
     return f"{name}-{index}"
 
 
-def config_map(config: ExecutorConfig, name: str, index: int, data: dict[str, str], owner_uid: str) -> Manifest:
+def config_map(
+    config: ExecutorConfig, name: str, index: int, data: dict[str, str], owner_uid: str, tags: Tags = NO_TAGS
+) -> Manifest:
     """Return an immutable ConfigMap that the Job ``name`` owns."""
     return {
         "apiVersion": "v1",
@@ -68,7 +93,7 @@ def config_map(config: ExecutorConfig, name: str, index: int, data: dict[str, st
         "metadata": {
             "name": config_map_name(name, index),
             "namespace": config.namespace,
-            "labels": labels(name),
+            "labels": labels(name, tags),
             "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": owner_uid}],
         },
         "immutable": True,
@@ -76,17 +101,17 @@ def config_map(config: ExecutorConfig, name: str, index: int, data: dict[str, st
     }
 
 
-def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], annotations: dict[str, str]) -> Manifest:
+def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Tags = NO_TAGS) -> Manifest:
     """Return the hardened Job of one execution.
 
     Args:
         config: Settings of the executor.
         name: Name of the execution.
         parts: Data of the ConfigMaps, from ``split_request``; only their keys matter here.
-        annotations: Annotations of the Job and its pod.
+        tags: Labels and annotations of the caller.
     """
     spent = math.ceil(config.schedule_timeout_seconds + config.timeout_seconds)
-    metadata = {"labels": labels(name), "annotations": annotations}
+    metadata = {"labels": labels(name, tags), "annotations": dict(tags.annotations)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -169,7 +194,7 @@ def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
             "configMap": {
                 "name": config_map_name(name, index),
                 "items": [
-                    {"key": key, "path": key if key == RUNNER_KEY else f"{REQUEST_FOLDER}/{key}"} for key in data
+                    {"key": key, "path": key if key in RUNNER_FILES else f"{REQUEST_FOLDER}/{key}"} for key in data
                 ],
             }
         }

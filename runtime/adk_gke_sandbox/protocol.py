@@ -161,6 +161,11 @@ class Transcript:
         return self._end is not None
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of output and files so far."""
+        return self._kept
+
+    @property
     def ignored(self) -> int:
         """Lines so far that were no frame of this reply."""
         return self._decoder.ignored

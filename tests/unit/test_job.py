@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import job
+from adk_gke_sandbox import job, patience
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTOR_RULES
 from adk_gke_sandbox.execution import Outcome, Reason
@@ -19,8 +19,10 @@ from tests.unit.fake_api import FakeApi, Fault, kubeconfig, serving
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    monkeypatch.setattr(job, "_BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(job, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(patience, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(job, "REOPEN_SECONDS", 0.02)
+    monkeypatch.setattr(job, "LOG_GRACE_SECONDS", 0.2)
     monkeypatch.setattr(job, "EVENTS_AFTER_SECONDS", 0.05)
     with serving() as found:
         found.watches["pods"] = [[added(RUNNING)]]
@@ -111,7 +113,8 @@ def test_a_refused_create_says_what_is_wrong_and_what_to_do(
     assert outcome.reason is reason
     assert message in outcome.message
     assert "\n" not in outcome.message
-    assert api.verbs("jobs").count("create") == 1
+    # An expired token is renewed and tried once more.
+    assert api.verbs("jobs") == ["create"] * (2 if fault.status == 401 else 1)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +136,8 @@ def test_a_refused_create_says_what_is_wrong_and_what_to_do(
 def test_a_pod_that_cannot_start_says_why_and_is_deleted(
     api: FakeApi, tmp_path: Path, found: dict[str, Any], reason: Reason, message: str
 ) -> None:
-    api.watches["pods"] = [[added(found)]]
-    outcome = run(api, tmp_path, schedule_timeout_seconds=0.3)
+    api.watches["pods"] = [[added(found)]] * job.SANDBOXES_MAX
+    outcome = run(api, tmp_path)
     assert outcome.reason is reason
     assert message in outcome.message
     assert not outcome.started

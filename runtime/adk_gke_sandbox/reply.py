@@ -1,0 +1,248 @@
+"""What goes out of the pod: frames, the program's output in them, and its files. Standard library only, for 3.8 on.
+
+Imported by ``runner``, beside which it lies in the pod.
+"""
+
+# pathlib would be an import to pay for.
+# ruff: noqa: PTH116
+
+from __future__ import annotations
+
+import binascii
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Dict
+
+    Json = Dict[str, Any]
+
+PROGRAM = "main.py"
+REPLY_BYTES = 8 * 1024 * 1024
+"""Bytes of all frames: the kubelet rotates a container's log at 10 MiB, and only its newest part can be read."""
+
+OUTPUT_CHUNK = 8 * 1024
+FILE_CHUNK = 11 * 1024
+"""Bytes in one frame: encoded, it stays below the 16 KiB at which the runtime splits log lines."""
+
+FRAME_BYTES = 1024
+"""The most that a frame of a file takes beside its data; a name has up to 255 characters per folder."""
+
+END_BYTES = 64 * 1024
+"""The most that the ``end`` frame takes."""
+
+RECENT_BYTES = 512
+"""Bytes at the end of standard error in which a MemoryError is looked for."""
+
+FRAME_GAP_SECONDS = 0.02
+"""How long small writes are gathered into one frame; grows with time, so that frames stay countable."""
+
+MESSAGE_CHARACTERS = 300
+"""What is kept of a name or a cause in the ``end`` frame, which must not become too long a line."""
+
+LEFT_OUT_MAX = 50
+"""Files that are named as left out."""
+
+ENTRIES_MAX = 20000
+"""Entries of the working directory that are looked at."""
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON text: a string, number, boolean, list, dict or ``None``."""
+    if isinstance(value, str):
+        return quote(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(to_json, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{quote(key)}:{to_json(item)}" for key, item in value.items()) + "}"
+    return repr(value)
+
+
+def quote(text: str) -> str:
+    """Return a JSON string literal that is not escaped where it need not be."""
+    try:
+        from _json import encode_basestring
+    except ImportError:
+        from json.encoder import encode_basestring
+    return encode_basestring(text)
+
+
+class Frames:
+    """Writes frames to the container's stdout."""
+
+    def __init__(self) -> None:
+        self.nonce = ""
+        self.sent_bytes = 0
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """Write one frame."""
+        line = to_json(dict({"n": self.nonce, "t": kind}, **fields)).encode("utf-8", "replace") + b"\n"
+        self.sent_bytes += len(line)
+        write_all(1, line)
+
+    def send_data(self, kind: str, data: bytes, **fields: Any) -> None:
+        """Send bytes as text where they are text and stay short, else as base64."""
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError:
+            text = None
+        if text is None or len(quote(text).encode("utf-8")) > 1.4 * len(data) + 64:
+            fields["b"] = binascii.b2a_base64(data, newline=False).decode("ascii")
+        else:
+            fields["d"] = text
+        self.send(kind, **fields)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything; blocks while the reader is busy."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+class Capture:
+    """One output stream: its beginning is sent as it comes, its end when it is over, the middle is counted."""
+
+    def __init__(self, frames: Frames, kind: str, cap: int) -> None:
+        self.frames = frames
+        self.kind = kind
+        self.room = cap - cap // 2
+        self.tail_cap = cap // 2
+        self.head = bytearray()
+        self.tail = bytearray()
+        self.recent = b""
+        self.total = 0
+        self.dropped = 0
+        self.due = 0.0
+
+    def feed(self, data: bytes) -> None:
+        """Take in what the program has written."""
+        self.total += len(data)
+        self.recent = (self.recent + data)[-RECENT_BYTES:]
+        self.head += data[: self.room]
+        self.tail += data[self.room :]
+        self.room = max(self.room - len(data), 0)
+        surplus = len(self.tail) - self.tail_cap
+        if surplus > 0:
+            del self.tail[:surplus]
+            self.dropped += surplus
+
+    def flush(self, now: float, elapsed: float) -> None:
+        """Send the beginning as far as it has come, unless that was done a moment ago."""
+        if self.head and (now >= self.due or len(self.head) >= OUTPUT_CHUNK):
+            self.due = now + max(FRAME_GAP_SECONDS, elapsed / 1000)
+            data, rest = cut_between_characters(bytes(self.head))
+            self.head = bytearray(rest)
+            self.send(data)
+
+    def send(self, data: bytes, skipped: int = 0) -> None:
+        """Send data in frames; the first says how many bytes are missing before it."""
+        at = 0
+        while at < len(data):
+            part, rest = cut_between_characters(data[at : at + OUTPUT_CHUNK])
+            part = part or rest
+            self.frames.send_data(self.kind, part, **({"skipped": skipped} if skipped else {}))
+            at += len(part)
+            skipped = 0
+
+    def finish(self) -> None:
+        """Send the rest."""
+        if not self.dropped:
+            self.head, self.tail = self.head + self.tail, bytearray()
+        self.send(bytes(self.head))
+        self.send(bytes(self.tail), self.dropped)
+
+
+def cut_between_characters(data: bytes) -> tuple[bytes, bytes]:
+    """Return the data without the beginning of a UTF-8 character at its end, and that beginning."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte & 0xC0 == 0xC0:
+            need = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return (data[:-back], data[-back:]) if need > back else (data, b"")
+        if byte & 0xC0 != 0x80:
+            break
+    return data, b""
+
+
+def fingerprint(status: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file is written."""
+    return (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json) -> list[str]:
+    """Send new and changed regular files of the working directory; return what was left out, and why."""
+    left_out = []
+    count = 0
+    allowed = limits["file_bytes"]
+    for path in sorted(walk(".")):
+        name = path[2:]
+        shown = printable(name)
+        label = shown if len(shown) <= MESSAGE_CHARACTERS else "..." + shown[-MESSAGE_CHARACTERS:]
+        try:
+            status = os.stat(path, follow_symlinks=False)
+            if name == PROGRAM or known.get(name) == fingerprint(status):
+                continue
+            if shown != name:
+                left_out.append(f"{label}: the name is not printable")
+            elif count >= limits["file_count"]:
+                left_out.append(f"{label}: more than {limits['file_count']} files")
+            elif status.st_size > (room := min(allowed, room_for_files(frames))):
+                left_out.append(f"{label}: {status.st_size} bytes, {room} were left")
+            else:
+                with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
+                    allowed -= send_file(frames, name, source, status.st_size)
+                count += 1
+        except OSError as error:
+            left_out.append(f"{label}: {error.strerror}")
+    if len(left_out) > LEFT_OUT_MAX:
+        left_out[LEFT_OUT_MAX:] = [f"and {len(left_out) - LEFT_OUT_MAX} more"]
+    return left_out
+
+
+def room_for_files(frames: Frames) -> int:
+    """Return how many bytes of files the reply still takes, behind what was sent and before its ``end`` frame."""
+    room = REPLY_BYTES - END_BYTES - frames.sent_bytes
+    # Base64 makes four bytes of three; a frame has a name and braces, too.
+    return max(room * 3 // 4 - (room // FILE_CHUNK + 1) * FRAME_BYTES, 0)
+
+
+def send_file(frames: Frames, name: str, source: Any, size: int) -> int:
+    """Send at most ``size`` bytes of a file; return how many."""
+    sent = 0
+    while True:
+        data = source.read(min(FILE_CHUNK, size - sent))
+        sent += len(data)
+        last = sent >= size or not data
+        encoded = binascii.b2a_base64(data, newline=False).decode("ascii")
+        frames.send("file", name=name, b=encoded, last=last)
+        if last:
+            return sent
+
+
+def walk(top: str) -> Iterator[str]:
+    """Yield regular files below a folder, without following links; bounded."""
+    folders = [top]
+    seen = 0
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen > ENTRIES_MAX:
+                        return
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name != "__pycache__":
+                            folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield entry.path
+        except OSError:
+            continue
+
+
+def printable(name: str) -> str:
+    """Return a name with everything replaced that could not be shown or sent."""
+    return "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode("utf-8"))

@@ -1,0 +1,142 @@
+"""Answers of the API server that arrive piece by piece: a followed log, a watch. Knows no Kubernetes client."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import urllib3
+
+STREAM_BACKLOG: Final = 64
+"""Chunks that a reading thread may be ahead of its consumer; bounds the memory of a flood."""
+
+_CHUNK_BYTES: Final = 64 * 1024
+
+Change = tuple[str, dict[str, Any]]
+"""``ADDED``, ``MODIFIED`` or ``DELETED``, and the object."""
+
+
+class Stream:
+    """An answer that arrives piece by piece: a watch, or a followed log.
+
+    A daemon thread reads; the consumer waits as long as it likes and no longer, so that a silent
+    connection never keeps it from looking at its clock.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(STREAM_BACKLOG)
+        self._closed = threading.Event()
+        threading.Thread(target=self._pump, name="adk-gke-sandbox-stream", daemon=True).start()
+
+    def _pump(self) -> None:
+        try:
+            for chunk in self._response.stream(_CHUNK_BYTES, decode_content=False):
+                if not self._put(chunk):
+                    return
+        # A cut stream is an end like any other: the consumer knows from its content whether it was whole.
+        # Closing the socket under the reader raises different errors in different releases of urllib3.
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
+            pass
+        finally:
+            self._put(None)
+            self._response.close()
+
+    def _put(self, chunk: bytes | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._chunks.put(chunk, timeout=0.5)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read(self, timeout_seconds: float) -> bytes | None:
+        """Return what has arrived, ``b""`` if nothing did within the timeout, ``None`` at the end."""
+        if self._closed.is_set():
+            return None
+        try:
+            return self._chunks.get(timeout=max(timeout_seconds, 0.001))
+        except queue.Empty:
+            return b""
+
+    def close(self) -> None:
+        """End the stream and wake its thread; safe to call twice."""
+        self._closed.set()
+        connection = getattr(self._response, "connection", None)
+        sock = getattr(connection, "sock", None)
+        if isinstance(sock, socket.socket):
+            try:
+                # Not SSLSocket.shutdown, which drops the TLS state that the reading thread is using.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            except OSError:
+                return
+
+
+class Watch:
+    """Objects of one kind as they change; starts with those that exist.
+
+    A watch that the server ends, cuts or declares too old has to be opened again: from a fresh list, so that
+    no deletion in between is missed.
+    """
+
+    def __init__(self, list_now: Callable[[], dict[str, Any]], open_from: Callable[[str], Stream]) -> None:
+        """Open the watch.
+
+        Args:
+            list_now: Returns a list of the objects.
+            open_from: Opens the stream from a resourceVersion; an empty one begins with what exists.
+        """
+        self._list = list_now
+        self._open = open_from
+        self._known: set[str] = set()
+        self._rest = b""
+        self._stream = open_from("")
+
+    def read(self, timeout_seconds: float) -> list[Change] | None:
+        """Return the changes that have arrived, or ``None`` once the watch is over: ``reopen`` it."""
+        chunk = self._stream.read(timeout_seconds)
+        if chunk is None:
+            return None
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        changes: list[Change] = []
+        for line in lines:
+            if not line.strip():
+                continue
+            try:
+                event = json.loads(line)
+                change, name = event["type"], event["object"].get("metadata", {}).get("name", "")
+            except (ValueError, LookupError, TypeError, AttributeError):
+                self.close()
+                break
+            if change == "ERROR":
+                self.close()
+                break
+            if change in ("ADDED", "MODIFIED", "DELETED"):
+                changes.append((change, event["object"]))
+                (self._known.discard if change == "DELETED" else self._known.add)(name)
+        return changes
+
+    def reopen(self) -> list[Change]:
+        """Open the watch again and return what has changed meanwhile; if it raises, it may be called again.
+
+        Raises:
+            ClusterError: the server does not answer, or refuses.
+        """
+        self.close()
+        self._rest = b""
+        listed = self._list()
+        items = listed.get("items") or []
+        self._stream = self._open((listed.get("metadata") or {}).get("resourceVersion", ""))
+        names = {item["metadata"]["name"] for item in items}
+        gone: list[Change] = [("DELETED", {"metadata": {"name": name}}) for name in sorted(self._known - names)]
+        self._known = names
+        return gone + [("MODIFIED", item) for item in items]
+
+    def close(self) -> None:
+        """End the watch."""
+        self._stream.close()
