@@ -6,6 +6,7 @@ the Job's own deadline or its TTL removes it all. What an answer means is decide
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from adk_gke_sandbox.execution import Outcome, Reason, Request, Timings
 from adk_gke_sandbox.kube import Cluster
 from adk_gke_sandbox.protocol import Transcript, encode_request, new_nonce
 from adk_gke_sandbox.streams import Change, Stream, Watch
+
+log: Final = logging.getLogger("adk_gke_sandbox")
 
 T = TypeVar("T")
 
@@ -219,7 +222,8 @@ class _Execution:
                     self._cluster.delete_job(self._config.namespace, self._name)
                     break
                 except ClusterError as error:
-                    if error.status in (401, 403):
+                    if not patience.transient(error) or attempt == DELETE_TRIES - 1:
+                        log.warning("execution %s: %s. Its deadline and TTL remove it", self._name, error)
                         break
                     time.sleep(patience.backoff(error, attempt))
             done.set()
@@ -287,12 +291,12 @@ class _Execution:
         """Read reply frames until ``end``; a log that was cut is read again from its beginning."""
         for attempt in count(1):
             over = self._pod_over()
-            log = self._call(self._open_log, Stream.close)
+            stream = self._call(self._open_log, Stream.close)
             seen = Transcript(self._nonce)
             try:
-                self._follow(log, seen, pods)
+                self._follow(stream, seen, pods)
             finally:
-                log.close()
+                stream.close()
                 # A log that is read anew may know less: the pod may be going, its beginning may be gone.
                 if seen.ended or seen.kept_bytes >= self._transcript.kept_bytes:
                     self._transcript = seen
@@ -325,11 +329,11 @@ class _Execution:
         except NotFound as error:
             raise _Ended(diagnosis.after_start(None)) from error
 
-    def _follow(self, log: Stream, seen: Transcript, pods: Watch) -> None:
+    def _follow(self, stream: Stream, seen: Transcript, pods: Watch) -> None:
         """Read a log until its reply ends, or the log does, or nothing more can be expected of it."""
         over_since: float | None = None
         begin = time.monotonic()
-        while (chunk := log.read(patience.TICK_SECONDS)) is not None:
+        while (chunk := stream.read(patience.TICK_SECONDS)) is not None:
             seen.feed(chunk)
             if seen.started:
                 self._mark("started")

@@ -37,8 +37,6 @@ T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
-STREAM_SECONDS: Final = 86400.0
-"""How long a stream may be silent; its consumer looks at the clock meanwhile."""
 _KEEP_ALIVE: Final = tuple(
     (level, getattr(socket, option), value)
     for level, option, value in (
@@ -89,7 +87,7 @@ class Cluster:
         return self._send(
             "create",
             f"jobs.batch {namespace}/{name}",
-            lambda: _document(self._batch.create_namespaced_job(namespace, manifest, **_BUFFERED)),
+            lambda: _document(self._batch.create_namespaced_job(namespace, manifest, **_BOUNDED)),
         )
 
     def get_job(self, namespace: str, name: str) -> dict[str, Any]:
@@ -97,7 +95,7 @@ class Cluster:
         return self._send(
             "get",
             f"jobs.batch {namespace}/{name}",
-            lambda: _document(self._batch.read_namespaced_job(name, namespace, **_BUFFERED)),
+            lambda: _document(self._batch.read_namespaced_job(name, namespace, **_BOUNDED)),
         )
 
     def delete_job(self, namespace: str, name: str) -> None:
@@ -109,7 +107,7 @@ class Cluster:
                 # Without a policy the API server orphans the pod of a Job
                 # (https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup).
                 lambda: _read(
-                    self._batch.delete_namespaced_job(name, namespace, propagation_policy="Background", **_BUFFERED)
+                    self._batch.delete_namespaced_job(name, namespace, propagation_policy="Background", **_BOUNDED)
                 ),
             )
         except NotFound:
@@ -121,13 +119,13 @@ class Cluster:
         self._send(
             "create",
             f"configmaps {namespace}/{name}",
-            lambda: _read(self._core.create_namespaced_config_map(namespace, manifest, **_BUFFERED)),
+            lambda: _read(self._core.create_namespaced_config_map(namespace, manifest, **_BOUNDED)),
         )
 
     def list_objects(self, kind: str, namespace: str, **selector: str) -> dict[str, Any]:
         """Return the list of ``jobs``, ``pods`` or ``events`` that a label or field selector names."""
         return self._send(
-            "list", f"{kind} {namespace}", lambda: _document(self._lister(kind)(namespace, **selector, **_BUFFERED))
+            "list", f"{kind} {namespace}", lambda: _document(self._lister(kind)(namespace, **selector, **_BOUNDED))
         )
 
     def watch(self, kind: str, namespace: str, **selector: str) -> Watch:
@@ -138,7 +136,7 @@ class Cluster:
             return self._send(
                 "watch",
                 f"{kind} {namespace}",
-                lambda: Stream(self._lister(kind)(namespace, watch=True, **given, **_STREAMED)),
+                lambda: Stream(self._lister(kind)(namespace, watch=True, **given, **_BOUNDED)),
             )
 
         return Watch(lambda: self.list_objects(kind, namespace, **selector), open_from)
@@ -149,7 +147,7 @@ class Cluster:
             "get",
             f"pods/log {namespace}/{pod}",
             lambda: Stream(
-                self._core.read_namespaced_pod_log(pod, namespace, container=container, follow=True, **_STREAMED)
+                self._core.read_namespaced_pod_log(pod, namespace, container=container, follow=True, **_BOUNDED)
             ),
         )
 
@@ -205,13 +203,9 @@ class Cluster:
             ) from error
 
 
-_BUFFERED: Final[Mapping[str, Any]] = {
+_BOUNDED: Final[Mapping[str, Any]] = {
     "_preload_content": False,
     "_request_timeout": (CONNECT_SECONDS, READ_SECONDS),
-}
-_STREAMED: Final[Mapping[str, Any]] = {
-    "_preload_content": False,
-    "_request_timeout": (CONNECT_SECONDS, STREAM_SECONDS),
 }
 
 

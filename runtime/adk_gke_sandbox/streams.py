@@ -31,6 +31,10 @@ class Stream:
         self._response = response
         self._chunks: queue.Queue[bytes | None] = queue.Queue(STREAM_BACKLOG)
         self._closed = threading.Event()
+        if (sock := self._socket()) is not None:
+            # The timeout was for the beginning of the answer. A silent stream is nothing unusual; a dead one is found
+            # by TCP's keep-alive.
+            sock.settimeout(None)
         threading.Thread(target=self._pump, name="adk-gke-sandbox-stream", daemon=True).start()
 
     def _pump(self) -> None:
@@ -67,14 +71,16 @@ class Stream:
     def close(self) -> None:
         """End the stream and wake its thread; safe to call twice."""
         self._closed.set()
-        connection = getattr(self._response, "connection", None)
-        sock = getattr(connection, "sock", None)
-        if isinstance(sock, socket.socket):
+        if (sock := self._socket()) is not None:
             try:
                 # Not SSLSocket.shutdown, which drops the TLS state that the reading thread is using.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
             except OSError:
                 return
+
+    def _socket(self) -> socket.socket | None:
+        sock = getattr(getattr(self._response, "connection", None), "sock", None)
+        return sock if isinstance(sock, socket.socket) else None
 
 
 class Watch:

@@ -6,10 +6,13 @@ is no model of Kubernetes: a test scripts what the "pod" does and which call fai
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
 import re
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.execution import Outcome
+from adk_gke_sandbox.sandbox import Sandbox
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>batch)/v1)/namespaces/[^/]+/(?P<resource>[a-z]+)(?:/[^/]+(?P<sub>/log)?)?"
@@ -36,6 +43,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     reset: bool = False
     truncate: bool = False
+    hang: bool = False
     effect: bool = False
 
 
@@ -55,9 +63,15 @@ class FakeApi:
     config_maps: list[Any] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     deletions: list[dict[str, list[str]]] = field(default_factory=list)
+    pushed: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
+    """Events for the pod watch that is open."""
+    times: list[float] = field(default_factory=list)
+    date: str = ""
+    hangs_over: int = 0
     on_log: Callable[[], None] = lambda: None
     stopped: threading.Event = field(default_factory=threading.Event)
     url: str = ""
+    kubeconfig: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     count: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -104,6 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         with self.api.lock:
             self.api.calls.append((match["group"] or "", resource, verb))
+            self.api.times.append(time.monotonic())
             self.api.count[verb, resource] += 1
             number = self.api.count[verb, resource]
         fault = self.api.faults.get((verb, resource, number)) or self.api.faults.get((verb, resource, 0))
@@ -129,8 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.api.jobs[job["metadata"]["name"]] = job
                 return 201, job
             case "create", "configmaps":
-                self.api.config_maps.append(json.loads(body))
-                return 201, self.api.config_maps[-1]
+                found = json.loads(body)
+                if any(known["metadata"] == found["metadata"] for known in self.api.config_maps):
+                    return 409, _status(409, "AlreadyExists", "configmaps already exists")
+                self.api.config_maps.append(found)
+                return 201, found
             case "get", "jobs":
                 return 200, self.api.jobs[name]
             case "delete", "jobs":
@@ -151,6 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
             for event in script[number - 1] if number <= len(script) else []:
                 self._chunk(json.dumps(event).encode() + b"\n")
             stays = number >= len(script)
+            while stays and resource == "pods" and not self.api.stopped.is_set():
+                with contextlib.suppress(queue.Empty):
+                    self._chunk(json.dumps(self.api.pushed.get(timeout=0.05)).encode() + b"\n")
         else:
             at = min(number, len(self.api.logs)) - 1
             self._chunk(self.api.logs[at].replace(b"NONCE", self.api.nonce()) if self.api.logs else b"")
@@ -174,14 +195,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return None
+        if fault.hang:
+            self.api.stopped.wait(15)
+            self.api.hangs_over += 1
+            self.close_connection = True
+            return None
         if fault.truncate:
-            return self._raw(201, b'{"metadata": {"ui', {})
+            return self._raw(200, b'{"metadata": {"ui', {})
         return self._raw(
             fault.status, json.dumps(_status(fault.status, fault.reason, fault.message)).encode(), fault.headers
         )
 
     def _answer(self, code: int, document: dict[str, Any]) -> None:
         self._raw(code, json.dumps(document).encode(), {})
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return self.api.date or super().date_time_string(timestamp)  # type: ignore[arg-type]
 
     def _raw(self, code: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(code)
@@ -208,6 +237,37 @@ def serving() -> Iterator[FakeApi]:
         api.stopped.set()
         server.shutdown()
         server.server_close()
+
+
+def frame(kind: str, **fields: Any) -> bytes:
+    """Return a frame of a reply."""
+    return json.dumps({"n": "NONCE", "t": kind, **fields}).encode() + b"\n"
+
+
+def pod(state: dict[str, Any], **status: Any) -> dict[str, Any]:
+    """Return a pod whose container is in a state."""
+    return {"metadata": {"name": "pod-1"}, "status": {"containerStatuses": [{"state": state}], **status}}
+
+
+def added(found: dict[str, Any], change: str = "ADDED") -> dict[str, Any]:
+    """Return the event of a watch that brings an object."""
+    return {"type": change, "object": found}
+
+
+RUNNING = pod({"running": {}}, phase="Running")
+STARTED = frame("started") + frame("out", d="hello\n")
+OK = STARTED + frame("end", reason="Completed", exit_code=0, started=True)
+GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
+
+
+def run(api: FakeApi, *, aborted: Callable[[], bool] = lambda: False, **settings: Any) -> Outcome:
+    """Run a program against the fake."""
+    given = {"namespace": "box", "kubeconfig_path": api.kubeconfig, "schedule_timeout_seconds": 1, **settings}
+    sandbox = Sandbox(ExecutorConfig(**given))
+    try:
+        return sandbox.run("print('hello')", aborted=aborted)
+    finally:
+        sandbox.close()
 
 
 def kubeconfig(path: Path, url: str) -> str:

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import job, patience
-from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox import job
 from adk_gke_sandbox.contract import EXECUTOR_RULES
-from adk_gke_sandbox.execution import Outcome, Reason
-from adk_gke_sandbox.sandbox import Sandbox
-from tests.unit.fake_api import FakeApi, Fault, kubeconfig, serving
+from adk_gke_sandbox.execution import Reason
+from tests.unit.fake_api import GONE, OK, RUNNING, STARTED, FakeApi, Fault, added, pod, run
 
 
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
-    monkeypatch.setattr(patience, "BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr(patience, "TICK_SECONDS", 0.02)
-    monkeypatch.setattr(job, "REOPEN_SECONDS", 0.02)
-    monkeypatch.setattr(job, "LOG_GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(job, "EVENTS_AFTER_SECONDS", 0.05)
-    with serving() as found:
-        found.watches["pods"] = [[added(RUNNING)]]
-        found.logs = [OK]
-        yield found
-
-
-def frame(kind: str, **fields: Any) -> bytes:
-    return json.dumps({"n": "NONCE", "t": kind, **fields}).encode() + b"\n"
-
-
-def pod(state: dict[str, Any], **status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "pod-1"}, "status": {"containerStatuses": [{"state": state}], **status}}
-
-
-def added(found: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "ADDED", "object": found}
-
-
-RUNNING = pod({"running": {}}, phase="Running")
-STARTED = frame("started") + frame("out", d="hello\n")
-OK = STARTED + frame("end", reason="Completed", exit_code=0, started=True)
-GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
-
-
-def run(api: FakeApi, tmp_path: Path, *, aborted: Callable[[], bool] = lambda: False, **settings: Any) -> Outcome:
-    path = kubeconfig(tmp_path / "kubeconfig", api.url)
-    given = {"namespace": "box", "kubeconfig_path": path, "schedule_timeout_seconds": 1, **settings}
-    sandbox = Sandbox(ExecutorConfig(**given))
-    try:
-        return sandbox.run("print('hello')", aborted=aborted)
-    finally:
-        sandbox.close()
-
-
-def test_a_program_runs_with_few_calls_and_its_job_is_deleted_with_its_pod(api: FakeApi, tmp_path: Path) -> None:
-    outcome = run(api, tmp_path)
+def test_a_program_runs_with_few_calls_and_its_job_is_deleted_with_its_pod(api: FakeApi) -> None:
+    outcome = run(api)
     assert (outcome.reason, outcome.stdout, outcome.exit_code) == (Reason.COMPLETED, b"hello\n", 0)
     assert len(api.calls) <= 7
     assert [found["propagationPolicy"] for found in api.deletions] == [["Background"]]
@@ -67,14 +21,14 @@ def test_a_program_runs_with_few_calls_and_its_job_is_deleted_with_its_pod(api: 
     assert api.config_maps[0]["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
 
 
-def test_all_calls_together_are_exactly_the_rules_of_the_executor(api: FakeApi, tmp_path: Path) -> None:
+def test_all_calls_together_are_exactly_the_rules_of_the_executor(api: FakeApi) -> None:
     api.faults["create", "jobs", 1] = Fault(truncate=True, effect=True)  # get jobs
     api.watches["pods"] = [[], [added(RUNNING)]]  # list pods
-    assert run(api, tmp_path).reason is Reason.COMPLETED
+    assert run(api).reason is Reason.COMPLETED
     api.watches = {"pods": [[]], "events": [[], []]}  # watch and list events
     api.count.clear()
     api.faults.clear()
-    assert run(api, tmp_path, schedule_timeout_seconds=0.3).reason is Reason.UNSCHEDULABLE
+    assert run(api, schedule_timeout_seconds=0.3).reason is Reason.UNSCHEDULABLE
     allowed = {(rule.api_group, rule.resource, verb) for rule in EXECUTOR_RULES for verb in rule.verbs}
     assert set(api.calls) == allowed
 
@@ -106,10 +60,10 @@ def test_all_calls_together_are_exactly_the_rules_of_the_executor(api: FakeApi, 
     ],
 )
 def test_a_refused_create_says_what_is_wrong_and_what_to_do(
-    api: FakeApi, tmp_path: Path, fault: Fault, reason: Reason, message: str
+    api: FakeApi, fault: Fault, reason: Reason, message: str
 ) -> None:
     api.faults["create", "jobs", 0] = fault
-    outcome = run(api, tmp_path)
+    outcome = run(api)
     assert outcome.reason is reason
     assert message in outcome.message
     assert "\n" not in outcome.message
@@ -134,10 +88,10 @@ def test_a_refused_create_says_what_is_wrong_and_what_to_do(
     ],
 )
 def test_a_pod_that_cannot_start_says_why_and_is_deleted(
-    api: FakeApi, tmp_path: Path, found: dict[str, Any], reason: Reason, message: str
+    api: FakeApi, found: dict[str, Any], reason: Reason, message: str
 ) -> None:
     api.watches["pods"] = [[added(found)]] * job.SANDBOXES_MAX
-    outcome = run(api, tmp_path)
+    outcome = run(api)
     assert outcome.reason is reason
     assert message in outcome.message
     assert not outcome.started
@@ -151,12 +105,10 @@ def test_a_pod_that_cannot_start_says_why_and_is_deleted(
         ("exceeded quota: box, requested: pods=1", Reason.QUOTA_EXCEEDED),
     ],
 )
-def test_a_pod_that_is_refused_is_found_in_the_events(
-    api: FakeApi, tmp_path: Path, message: str, reason: Reason
-) -> None:
+def test_a_pod_that_is_refused_is_found_in_the_events(api: FakeApi, message: str, reason: Reason) -> None:
     event = {"metadata": {"name": "e"}, "reason": "FailedCreate", "message": message}
     api.watches = {"pods": [[]], "events": [[added(event)]]}
-    outcome = run(api, tmp_path, schedule_timeout_seconds=0.4)
+    outcome = run(api, schedule_timeout_seconds=0.4)
     assert outcome.reason is reason
     assert message in outcome.message
     assert api.jobs == {}
@@ -172,28 +124,24 @@ def test_a_pod_that_is_refused_is_found_in_the_events(
     ],
     ids=["429", "503", "reset", "answer lost"],
 )
-def test_a_create_that_may_succeed_later_is_tried_again_and_runs_once(
-    api: FakeApi, tmp_path: Path, fault: Fault
-) -> None:
+def test_a_create_that_may_succeed_later_is_tried_again_and_runs_once(api: FakeApi, fault: Fault) -> None:
     api.faults["create", "jobs", 1] = fault
-    assert run(api, tmp_path).reason is Reason.COMPLETED
+    assert run(api).reason is Reason.COMPLETED
     assert api.jobs == {}
 
 
 @pytest.mark.parametrize("first", [[], [GONE]], ids=["closed", "410"])
-def test_a_watch_that_ends_is_opened_again_from_a_list(
-    api: FakeApi, tmp_path: Path, first: list[dict[str, Any]]
-) -> None:
+def test_a_watch_that_ends_is_opened_again_from_a_list(api: FakeApi, first: list[dict[str, Any]]) -> None:
     api.watches["pods"] = [first, []]
     api.lists["pods"] = [RUNNING]
-    assert run(api, tmp_path).reason is Reason.COMPLETED
+    assert run(api).reason is Reason.COMPLETED
     assert api.verbs("pods") == ["watch", "list", "watch"]
 
 
-def test_a_log_that_is_cut_inside_a_frame_is_read_again_while_the_pod_lives(api: FakeApi, tmp_path: Path) -> None:
+def test_a_log_that_is_cut_inside_a_frame_is_read_again_while_the_pod_lives(api: FakeApi) -> None:
     api.lists["pods"] = [RUNNING]
     api.logs = [OK[:-20], OK[:-20], OK]
-    outcome = run(api, tmp_path)
+    outcome = run(api)
     assert (outcome.reason, outcome.stdout) == (Reason.COMPLETED, b"hello\n")
 
 
@@ -207,32 +155,32 @@ def test_a_log_that_is_cut_inside_a_frame_is_read_again_while_the_pod_lives(api:
     ids=["deleted", "out of memory", "evicted"],
 )
 def test_a_pod_that_is_lost_while_it_runs_is_no_success_and_keeps_its_output(
-    api: FakeApi, tmp_path: Path, left: list[dict[str, Any]], reason: Reason
+    api: FakeApi, left: list[dict[str, Any]], reason: Reason
 ) -> None:
     api.logs = [STARTED]
     api.lists["pods"] = left
-    outcome = run(api, tmp_path)
+    outcome = run(api)
     assert (outcome.reason, outcome.started, outcome.stdout) == (reason, True, b"hello\n")
     assert api.jobs == {}
 
 
-def test_an_abort_while_it_runs_deletes_the_job(api: FakeApi, tmp_path: Path) -> None:
+def test_an_abort_while_it_runs_deletes_the_job(api: FakeApi) -> None:
     seen: list[bool] = []
     api.logs, api.hold_log, api.on_log = [STARTED], True, lambda: seen.append(True)
-    outcome = run(api, tmp_path, aborted=lambda: bool(seen))
+    outcome = run(api, aborted=lambda: bool(seen))
     assert outcome.reason is Reason.ABORTED
     assert len(api.deletions) == 1
     assert api.jobs == {}
 
 
-def test_a_forged_end_without_the_nonce_is_not_believed(api: FakeApi, tmp_path: Path) -> None:
+def test_a_forged_end_without_the_nonce_is_not_believed(api: FakeApi) -> None:
     api.logs = [STARTED + b'{"n":"x","t":"end","reason":"Completed"}\n']
-    assert run(api, tmp_path).reason is Reason.SANDBOX_LOST
+    assert run(api).reason is Reason.SANDBOX_LOST
 
 
-def test_a_log_that_is_gone_after_a_cut_takes_nothing_back(api: FakeApi, tmp_path: Path) -> None:
+def test_a_log_that_is_gone_after_a_cut_takes_nothing_back(api: FakeApi) -> None:
     api.lists["pods"] = [RUNNING]
     api.logs = [STARTED]
     api.faults["get", "pods/log", 2] = Fault(status=404, reason="NotFound")
-    outcome = run(api, tmp_path)
+    outcome = run(api)
     assert (outcome.reason, outcome.started, outcome.stdout) == (Reason.SANDBOX_LOST, True, b"hello\n")
