@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from adk_gke_sandbox.config import EPHEMERAL_STORAGE
 from adk_gke_sandbox.contract import Contract
-from adk_gke_sandbox.manifests import CONFIG_MAPS_MAX, EPHEMERAL_STORAGE
+from adk_gke_sandbox.manifests import CONFIG_MAPS_MAX
 from infra.access import metadata
 from infra.settings import Quota
 

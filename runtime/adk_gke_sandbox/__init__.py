@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adk_gke_sandbox.adk import GkeCodeExecutor
+    from adk_gke_sandbox.cancellation import CancelPlugin
     from adk_gke_sandbox.config import ExecutorConfig
     from adk_gke_sandbox.contract import Contract
     from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from adk_gke_sandbox.sandbox import Sandbox
 
 _HOMES = {
+    "CancelPlugin": "cancellation",
     "ClusterError": "errors",
     "ConfigError": "errors",
     "Contract": "contract",
@@ -29,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CancelPlugin",
     "ClusterError",
     "ConfigError",
     "Contract",

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -17,21 +18,33 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput, C
 from google.adk.code_executors.code_execution_utils import File as AdkFile
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
+from adk_gke_sandbox.cancellation import running
+from adk_gke_sandbox.config import EPHEMERAL_STORAGE, OUTPUT_BYTES_MAX, ExecutorConfig
+from adk_gke_sandbox.contract import (
+    ANNOTATION,
+    GVISOR_TOLERATION,
+    INVOCATION_ANNOTATION,
+    Contract,
+    Toleration,
+    load,
+)
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason
-from adk_gke_sandbox.sandbox import Sandbox, failure_line, log, new_name
+from adk_gke_sandbox.sandbox import Sandbox, failure_line, new_name
+from adk_gke_sandbox.telemetry import log
 
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
 
-ANNOTATION: Final = "adk-gke-sandbox/"
 STDOUT_TAIL: Final = 4000
 """Characters of standard output that a failure repeats: the model sees nothing else of it."""
 
 _TIMEOUT_EXIT: Final = 124
 """Exit code of a program that was killed for its time, as of coreutils' timeout(1)."""
+
+_ONE_LINE_RESULTS: Final = ("__shell_result__", "__ADK_SKILL_GENERATED_FILES__")
+"""What programs of ADK's ``SkillToolset`` contain. They print their result as one long line: cut, it would be lost
+(https://github.com/google/adk-python/blob/main/src/google/adk/tools/skill_toolset.py)."""
 
 _BAD_NAME: Final = re.compile(r"(^|/)\.\.(/|$)|^/|[\x00-\x1f:\\]")
 
@@ -63,6 +76,11 @@ class GkeCodeExecutor(BaseCodeExecutor):
     node_selector: Mapping[str, str] = {}
     tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
     image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
+    scratch_limit: str | None = None
+    ephemeral_storage: str = EPHEMERAL_STORAGE
     limits: Limits = Limits()
 
     _sandbox: Sandbox = PrivateAttr()
@@ -127,19 +145,29 @@ class GkeCodeExecutor(BaseCodeExecutor):
     ) -> CodeExecutionResult:
         """Run the code in a sandbox of its own. Never raises; cluster trouble is a result, too."""
         name = new_name()
+        code = code_execution_input.code
+        skill = any(mark in code for mark in _ONE_LINE_RESULTS)
+        cancelled = running.enter(invocation_context)
         try:
             outcome = self._sandbox.run(
-                code_execution_input.code,
+                code,
+                limits=_skill_limits(self._sandbox.config) if skill else None,
                 files=tuple(_file_in(file) for file in code_execution_input.input_files),
                 name=name,
+                labels=_labels(invocation_context),
                 annotations=_annotations(invocation_context),
-                aborted=lambda: getattr(invocation_context, "is_aborted", False) is True,
+                aborted=lambda: cancelled.is_set() or getattr(invocation_context, "is_aborted", False) is True,
             )
+            if skill and outcome.stdout_dropped and outcome.reason is Reason.COMPLETED:
+                message = f"the script's result is {outcome.stdout_dropped} bytes too long. Return less"
+                outcome = replace(outcome, reason=Reason.OUTPUT_LIMIT, message=message)
         except Exception as error:
             # ADK ends the whole agent run on an exception of an executor. This one is a fault of ours.
             log.exception("execution %s: unexpected error", name)
             message = f"unexpected error: {error!r}. Please report it with the log of execution {name}"
             outcome = Outcome(name=name, reason=Reason.SANDBOX_LOST, message=message)
+        finally:
+            running.leave(invocation_context, cancelled)
         return to_result(outcome)
 
 
@@ -166,6 +194,12 @@ def to_result(outcome: Outcome) -> CodeExecutionResult:
     return CodeExecutionResult(
         stdout=stdout, stderr="\n".join(parts) + "\n", output_files=files, exit_code=_exit_code(outcome)
     )
+
+
+def _skill_limits(config: ExecutorConfig) -> Limits:
+    """Return limits that leave the reply to standard output."""
+    limits = config.runner_limits
+    return replace(limits, stdout_bytes=OUTPUT_BYTES_MAX - limits.stderr_bytes, file_bytes=0)
 
 
 def _exit_code(outcome: Outcome) -> int | None:
@@ -202,15 +236,19 @@ def _safe(name: str) -> bool:
     return bool(name) and name != "." and len(name.encode()) <= 200 and not _BAD_NAME.search(name)
 
 
-def _annotations(context: Any) -> dict[str, str]:
-    """Return what ties the objects to an invocation; session and user only as hashes."""
+def _labels(context: Any) -> dict[str, str]:
+    """Return what ties the objects to a session and a user, to account by: hashes, so that no name is in a cluster."""
     session = getattr(context, "session", None)
     found = {
-        "invocation-id": getattr(context, "invocation_id", None),
         "session-hash": _hash(getattr(session, "id", None)),
         "user-hash": _hash(getattr(session, "user_id", None)),
     }
-    return {ANNOTATION + key: value for key, value in found.items() if isinstance(value, str) and value}
+    return {ANNOTATION + key: value for key, value in found.items() if value}
+
+
+def _annotations(context: Any) -> dict[str, str]:
+    invocation_id = getattr(context, "invocation_id", None)
+    return {INVOCATION_ANNOTATION: invocation_id} if isinstance(invocation_id, str) and invocation_id else {}
 
 
 def _hash(value: Any) -> str:

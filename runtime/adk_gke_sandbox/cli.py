@@ -1,12 +1,14 @@
-"""The command line: ``adk-gke-sandbox run`` and ``adk-gke-sandbox contract``."""
+"""The command line: ``adk-gke-sandbox run``, ``sweep`` and ``contract``."""
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adk_gke_sandbox import contract as contracts
+from adk_gke_sandbox import kube, sweep
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ConfigError, ContractError, SandboxError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason
@@ -31,6 +34,7 @@ EXIT_INFRASTRUCTURE = 125
 EXIT_TIMEOUT = 124
 EXIT_INTERRUPTED = 130
 
+_out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -85,6 +89,45 @@ def run(
     outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=aborted.is_set)
     _show(outcome, output, verbose)
     raise typer.Exit(_exit_code(outcome))
+
+
+@app.command("sweep")
+def sweep_(
+    contract: Annotated[Path | None, typer.Option(help="Contract; default as for run.")] = None,
+    no_contract: Annotated[bool, typer.Option("--no-contract", help="Use the options alone.")] = False,
+    namespace: Annotated[str | None, typer.Option()] = None,
+    kubeconfig: Annotated[str | None, typer.Option()] = None,
+    context: Annotated[str | None, typer.Option()] = None,
+    older_than: Annotated[
+        float | None,
+        typer.Option(help="Seconds; counts every Job of this age, running or not. Default: past deadline and TTL."),
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is found; otherwise it is only shown.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show, or delete, what executions have left behind in the sandbox namespace."""
+    given = {"namespace": namespace, "kubeconfig_path": kubeconfig, "kubeconfig_context": context}
+    try:
+        config = _config(contract, no_contract, {name: value for name, value in given.items() if value is not None})
+        cluster = kube.connect(config.kubeconfig_path, config.kubeconfig_context)
+        found = sweep.find(cluster, config.namespace, older_than_seconds=older_than)
+        if delete:
+            for leftover in found:
+                sweep.remove(cluster, leftover)
+    except SandboxError as error:
+        _fail(error)
+    if as_json:
+        typer.echo(json.dumps([asdict(leftover) for leftover in found], indent=2))
+        return
+    for leftover in found:
+        age = f"{leftover.age_seconds:.0f} s old"
+        _out.print(
+            f"{'deleted ' if delete else ''}{leftover.kind} {leftover.name}: {age}, {leftover.cause}", markup=False
+        )
+    if not found:
+        _out.print(f"nothing is left behind in {config.namespace}", markup=False)
+    elif not delete:
+        _out.print("delete them with --delete", markup=False)
 
 
 @contract_app.command("show")

@@ -27,6 +27,16 @@ _FACTORS: Final = {
     **{unit: Decimal(1000) ** power for power, unit in enumerate(("k", "M", "G", "T", "P", "E"), start=1)},
     **{unit: Decimal(1024) ** power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
 }
+EPHEMERAL_STORAGE: Final = "256Mi"
+"""Disk of a sandbox unless it is told otherwise; only the container's log and the mounted request use any."""
+
+OUTPUT_BYTES_MAX: Final = 5 * MIB
+"""The most of both streams together: encoded it is up to 1.4 times as long, and the reply has room for 8 MiB."""
+
+_LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_LABEL_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set."""
+
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
 
@@ -69,6 +79,12 @@ class ExecutorConfig:
         node_selector: Node labels that the sandbox pods ask for.
         tolerations: Taints that the sandbox pods tolerate.
         image_pull_policy: ``IfNotPresent``, ``Always`` or ``Never``.
+        image_pull_secrets: Names of Secrets in the namespace with credentials of a registry.
+        env: Environment variables of every program.
+        labels: Labels of Job, pod and ConfigMaps, to select and to account by.
+        scratch_limit: Size of each of the working and the temporary directory, a Kubernetes quantity; a quarter
+            of ``mem_limit`` when ``None``. They are in memory, and count against it.
+        ephemeral_storage: Disk of a sandbox, a Kubernetes quantity; its log and the mounted request use it.
         limits: Bounds inside the sandbox; ``timeout_seconds``, ``memory_bytes`` and ``cpu_count`` of it are
             derived from the settings above.
 
@@ -91,6 +107,11 @@ class ExecutorConfig:
     node_selector: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
     image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    scratch_limit: str | None = None
+    ephemeral_storage: str = EPHEMERAL_STORAGE
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -125,11 +146,38 @@ class ExecutorConfig:
                 f"image_pull_policy={self.image_pull_policy!r} is unknown",
                 f"Use one of {', '.join(_PULL_POLICIES)}",
             )
+        quantity(self.ephemeral_storage, setting="ephemeral_storage")
+        if self.scratch_bytes > self.memory_bytes:
+            raise ConfigError(
+                f"scratch_limit={self.scratch_limit!r} is above mem_limit={self.mem_limit!r}",
+                "These directories are in memory: lower scratch_limit or raise mem_limit",
+            )
+        for key, value in self.labels.items():
+            if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+                raise ConfigError(
+                    f"labels has {key!r}={value!r}, which is not a Kubernetes label",
+                    "Use letters, digits, '-', '_' and '.', at most 63, beginning and ending with a letter or digit",
+                )
+        kept = self.limits.stdout_bytes + self.limits.stderr_bytes
+        if kept > OUTPUT_BYTES_MAX:
+            raise ConfigError(
+                f"limits.stdout_bytes and limits.stderr_bytes together are {kept}",
+                f"Keep them below {OUTPUT_BYTES_MAX}: a reply has 8 MiB. Let programs write large results to files",
+            )
 
     @property
     def memory_bytes(self) -> int:
         """The container's memory limit in bytes."""
         return int(quantity(self.mem_limit, setting="mem_limit"))
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Size of each of the working and the temporary directory, in bytes."""
+        return (
+            self.memory_bytes // 4
+            if self.scratch_limit is None
+            else int(quantity(self.scratch_limit, setting="scratch_limit"))
+        )
 
     @property
     def runner_limits(self) -> Limits:

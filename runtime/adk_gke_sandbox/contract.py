@@ -27,6 +27,11 @@ APP_NAME: Final = "adk-gke-sandbox"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 EXECUTION_LABEL: Final = "adk-gke-sandbox/execution"
 """Label of every object of one execution; its value is the execution's name."""
+ANNOTATION: Final = "adk-gke-sandbox/"
+"""Prefix of the labels and annotations that tie objects to an ADK session."""
+
+INVOCATION_ANNOTATION: Final = f"{ANNOTATION}invocation-id"
+
 SANDBOX_UID: Final = 1001
 RUNTIME_NODE_KEY: Final = "sandbox.gke.io/runtime"
 """Node label and taint of GKE Sandbox nodes (https://cloud.google.com/kubernetes-engine/docs/concepts/sandbox-pods)."""
@@ -50,6 +55,14 @@ EXECUTOR_RULES: Final[tuple[Rule, ...]] = (
     Rule(api_group="", resource="events", verbs=("list", "watch")),
 )
 """What the executor's identity may do in the sandbox namespace: exactly what the code calls."""
+
+
+SWEEPER_RULES: Final[tuple[Rule, ...]] = (
+    Rule(api_group="batch", resource="jobs", verbs=("list", "delete")),
+    Rule(api_group="", resource="pods", verbs=("list", "delete")),
+    Rule(api_group="", resource="configmaps", verbs=("list", "delete")),
+)
+"""What ``adk-gke-sandbox sweep`` calls; an identity of its own has them, because lists show other runs' code."""
 
 
 class _Model(BaseModel):

@@ -67,6 +67,7 @@ class Limits:
         file_bytes: Bytes of all returned output files together.
         processes: RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox.
         open_files: RLIMIT_NOFILE.
+        written_file_bytes: RLIMIT_FSIZE, the largest file that the program may write; 0 leaves it unset.
         cpu_count: Size of numeric thread pools.
     """
 
@@ -79,6 +80,7 @@ class Limits:
     file_bytes: int = 5 * 1024 * 1024
     processes: int = 128
     open_files: int = 1024
+    written_file_bytes: int = 0
     cpu_count: int = 1
 
 

@@ -72,8 +72,7 @@ def run(
     request: Request,
     *,
     name: str,
-    annotations: dict[str, str] | None = None,
-    labels: dict[str, str] | None = None,
+    tags: manifests.Tags = manifests.NO_TAGS,
     aborted: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Run a request in a Job of its own and leave nothing behind.
@@ -85,15 +84,13 @@ def run(
         config: Settings of the executor.
         request: What to run; its limits are the ones the runner enforces.
         name: Name of the execution and of its Job.
-        annotations: Annotations of the Job and its pod.
-        labels: Labels of all objects, beside the package's own.
+        tags: Labels and annotations of its objects, beside the package's own.
         aborted: Asked every 0.2 s; true ends the execution and deletes its Job.
 
     Returns:
         What came of it. Trouble with the cluster is an outcome too, never an exception.
     """
     begin = time.monotonic()
-    tags = manifests.Tags(labels=labels or {}, annotations=annotations or {})
     for attempt in count(1):
         job_name = name if attempt == 1 else f"{name}-{attempt}"
         execution = _Execution(cluster, config, request, job_name, tags, aborted, begin)
@@ -197,7 +194,7 @@ class _Execution:
                 raise
 
         # A Job that comes into being after the execution was given up is deleted by the thread that made it.
-        return self._call(create, lambda _: self._cluster.delete_job(self._config.namespace, self._name))
+        return self._call(create, lambda _: self._cluster.delete_object("jobs", self._config.namespace, self._name))
 
     def _create_config_map(self, manifest: dict[str, Any]) -> None:
         tries = count(1)
@@ -219,7 +216,7 @@ class _Execution:
         def delete() -> None:
             for attempt in range(DELETE_TRIES):
                 try:
-                    self._cluster.delete_job(self._config.namespace, self._name)
+                    self._cluster.delete_object("jobs", self._config.namespace, self._name)
                     break
                 except ClusterError as error:
                     if not patience.transient(error) or attempt == DELETE_TRIES - 1:

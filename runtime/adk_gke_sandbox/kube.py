@@ -11,6 +11,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 import urllib3
@@ -98,17 +100,20 @@ class Cluster:
             lambda: _document(self._batch.read_namespaced_job(name, namespace, **_BOUNDED)),
         )
 
-    def delete_job(self, namespace: str, name: str) -> None:
-        """Delete a Job with all it owns; one that is gone already is no error."""
+    def delete_object(self, kind: str, namespace: str, name: str) -> None:
+        """Delete one of ``jobs``, ``pods``, ``configmaps`` with all it owns; one that is gone already is no error."""
+        delete = {
+            "jobs": self._batch.delete_namespaced_job,
+            "pods": self._core.delete_namespaced_pod,
+            "configmaps": self._core.delete_namespaced_config_map,
+        }[kind]
         try:
             self._send(
                 "delete",
-                f"jobs.batch {namespace}/{name}",
+                f"{kind} {namespace}/{name}",
                 # Without a policy the API server orphans the pod of a Job
                 # (https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup).
-                lambda: _read(
-                    self._batch.delete_namespaced_job(name, namespace, propagation_policy="Background", **_BOUNDED)
-                ),
+                lambda: _read(delete(name, namespace, propagation_policy="Background", **_BOUNDED)),
             )
         except NotFound:
             return
@@ -123,7 +128,7 @@ class Cluster:
         )
 
     def list_objects(self, kind: str, namespace: str, **selector: str) -> dict[str, Any]:
-        """Return the list of ``jobs``, ``pods`` or ``events`` that a label or field selector names."""
+        """Return the ``jobs``, ``pods``, ``configmaps`` or ``events`` that a label or field selector names."""
         return self._send(
             "list", f"{kind} {namespace}", lambda: _document(self._lister(kind)(namespace, **selector, **_BOUNDED))
         )
@@ -151,6 +156,19 @@ class Cluster:
             ),
         )
 
+    def now(self) -> datetime:
+        """Return the time on the API server's clock, which stamps all objects; this machine's may be wrong."""
+
+        def date() -> str:
+            answer = client.VersionApi(self._client).get_code(**_BOUNDED)
+            _read(answer)
+            return str(answer.headers.get("Date", ""))
+
+        try:
+            return parsedate_to_datetime(self._send("get", "version", date)).astimezone(UTC)
+        except ValueError:
+            return datetime.now(UTC)
+
     def close(self) -> None:
         """Close idle connections."""
         self._client.rest_client.pool_manager.clear()
@@ -160,6 +178,7 @@ class Cluster:
             "jobs": self._batch.list_namespaced_job,
             "pods": self._core.list_namespaced_pod,
             "events": self._core.list_namespaced_event,
+            "configmaps": self._core.list_namespaced_config_map,
         }[kind]
 
     def _send(self, verb: str, target: str, call: Callable[[], T]) -> T:

@@ -41,9 +41,6 @@ DEADLINE_MARGIN_SECONDS: Final = 30
 TTL_SECONDS: Final = 60
 """When the TTL controller removes a finished Job that its client did not delete."""
 
-EPHEMERAL_STORAGE: Final = "256Mi"
-"""Disk of one sandbox; only the container log and the mounted request use any."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
@@ -128,13 +125,13 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
 
 
 def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], spent: int) -> Manifest:
-    limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": EPHEMERAL_STORAGE}
+    limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": config.ephemeral_storage}
     requests = {
         "cpu": config.cpu_requested,
         "memory": config.mem_requested,
-        "ephemeral-storage": EPHEMERAL_STORAGE,
+        "ephemeral-storage": config.ephemeral_storage,
     }
-    scratch = {"medium": "Memory", "sizeLimit": str(config.memory_bytes // 4)}
+    scratch = {"medium": "Memory", "sizeLimit": str(config.scratch_bytes)}
     return {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": spent + DEADLINE_MARGIN_SECONDS // 2,
@@ -144,6 +141,9 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        **(
+            {"imagePullSecrets": [{"name": name} for name in secrets]} if (secrets := config.image_pull_secrets) else {}
+        ),
         "dnsPolicy": "None",
         # The API server wants a name server with the policy None; nothing answers at this address, the
         # discard-only one would be IPv6.

@@ -317,8 +317,8 @@ def follow(worker: Worker, frames: Frames, limits: Json) -> Json:
                 open_streams.discard(descriptor)
     for stream in streams.values():
         stream.finish()
-    memory_error = ends_with_memory_error(streams[worker.err].recent)
-    return verdict_of(status, worker.verdict, memory_error, limits, worker.usage["peak_memory_bytes"])
+    last = streams[worker.err].recent.rstrip().rpartition(b"\n")[2]
+    return verdict_of(status, worker.verdict, last, limits, worker.usage["peak_memory_bytes"])
 
 
 def read_some(descriptor: int) -> bytes | None:
@@ -329,13 +329,7 @@ def read_some(descriptor: int) -> bytes | None:
         return None
 
 
-def ends_with_memory_error(text: bytes) -> bool:
-    """Return whether the program's last words were a MemoryError."""
-    last = text.rstrip().rpartition(b"\n")[2]
-    return last.split(b":")[0].endswith(b"MemoryError")
-
-
-def verdict_of(status: int, verdict: str, memory_error: bool, limits: Json, peak_memory_bytes: int) -> Json:
+def verdict_of(status: int, verdict: str, last_words: bytes, limits: Json, peak_memory_bytes: int) -> Json:
     """Return the fields of the ``end`` frame that say how the program ended."""
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
@@ -346,7 +340,7 @@ def verdict_of(status: int, verdict: str, memory_error: bool, limits: Json, peak
         end.update(reason=verdict, message=f"the program was killed after {limits['flood_bytes']} bytes of output")
     elif code == 0:
         end["reason"] = "Completed"
-    elif memory_error:
+    elif last_words.split(b":")[0].endswith(b"MemoryError"):
         bound = limits["memory_bytes"]
         amount = f"the {bound // 2**20} MiB it may use" if bound else "there is"
         end.update(
@@ -359,7 +353,26 @@ def verdict_of(status: int, verdict: str, memory_error: bool, limits: Json, peak
             message=f"the program was killed while it used {peak_memory_bytes // 2**20} MiB, probably at its memory "
             "limit. Use less, or raise mem_limit",
         )
+    else:
+        end["message"] = limit_in(last_words, killed_by, limits)
     return end
+
+
+def limit_in(last_words: bytes, killed_by: int, limits: Json) -> str:
+    """Return which limit a program ran into, as far as its last words tell, and what to do about it."""
+    if b"No space left on device" in last_words:
+        return "no space was left in the working or the temporary directory. Write less, or raise scratch_limit"
+    if b"Too many open files" in last_words:
+        return f"more than {limits['open_files']} files were open. Close some, or raise limits.open_files"
+    if b"File too large" in last_words or killed_by == signal.SIGXFSZ:
+        return (
+            f"a file grew beyond {limits['written_file_bytes']} bytes. Write less, or raise limits.written_file_bytes"
+        )
+    if b"can't start new thread" in last_words or b"Resource temporarily unavailable" in last_words:
+        return (
+            f"more than {limits['processes']} processes and threads were wanted. Use fewer, or raise limits.processes"
+        )
+    return ""
 
 
 def signal_name(number: int) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from adk_gke_sandbox import job, kube
+from adk_gke_sandbox import job, kube, telemetry
 from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import INVOCATION_ANNOTATION
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, Request
-
-log: Final = logging.getLogger("adk_gke_sandbox")
+from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.manifests import Tags
 
 MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
 """How a failure begins, by whether it tells something about the program."""
@@ -48,8 +48,10 @@ class Sandbox:
         files: tuple[File, ...] = (),
         argv: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
         name: str | None = None,
-        annotations: dict[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         aborted: Callable[[], bool] = lambda: False,
     ) -> Outcome:
         """Run a program and return what came of it; trouble with the cluster is an outcome, too.
@@ -58,28 +60,33 @@ class Sandbox:
             code: The program, run as ``python main.py``.
             files: Written to the working directory first.
             argv: Arguments of the program.
-            env: Environment variables of the program.
+            env: Environment variables of the program, beside those of the configuration.
+            limits: Bounds inside the sandbox in place of the configuration's.
             name: Name of the execution; made up when ``None``.
+            labels: Labels of all objects, beside those of the configuration.
             annotations: Annotations of the Job and its pod.
             aborted: Asked every 0.2 s; true ends the execution.
         """
         name = name or new_name()
-        request = Request(code=code, files=files, argv=argv, env=dict(env or {}), limits=self.config.runner_limits)
+        request = Request(
+            code=code,
+            files=files,
+            argv=argv,
+            env={**self.config.env, **(env or {})},
+            limits=self.config.runner_limits if limits is None else limits,
+        )
+        tags = Tags(labels={**self.config.labels, **(labels or {})}, annotations=annotations or {})
         try:
             cluster = self._connected()
         except ConfigError as error:
             outcome = Outcome(name=name, reason=Reason.API_UNAVAILABLE, message=str(error))
         else:
-            outcome = job.run(cluster, self.config, request, name=name, annotations=annotations, aborted=aborted)
-        level = logging.INFO if outcome.reason in CODE_REASONS else logging.WARNING
-        log.log(
-            level,
-            "execution %s: %s in %.2f s%s",
-            name,
-            outcome.reason.value,
-            outcome.timings.total,
-            f" ({outcome.message})" if outcome.message and outcome.reason not in CODE_REASONS else "",
-            extra={"outcome": outcome},
+            outcome = job.run(cluster, self.config, request, name=name, tags=tags, aborted=aborted)
+        telemetry.record(
+            outcome,
+            self.config,
+            ended_ns=time.time_ns(),
+            invocation_id=tags.annotations.get(INVOCATION_ANNOTATION, ""),
         )
         return outcome
 
@@ -100,10 +107,9 @@ class Sandbox:
 def failure_line(outcome: Outcome) -> str:
     """Return the line that says why an execution did not complete, for a model or a person to act on."""
     marker = MARKERS[outcome.reason in CODE_REASONS]
-    if outcome.reason is Reason.ERROR and outcome.signal:
-        cause = f"killed by {outcome.signal}"
-    elif outcome.reason is Reason.ERROR:
-        cause = f"exit code {outcome.exit_code}"
+    if outcome.reason is Reason.ERROR:
+        cause = f"killed by {outcome.signal}" if outcome.signal else f"exit code {outcome.exit_code}"
+        cause += f": {outcome.message}" if outcome.message else ""
     else:
         cause = outcome.message or "no detail"
     return f"{marker}: {outcome.reason.value}: {cause}"

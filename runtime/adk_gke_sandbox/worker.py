@@ -71,6 +71,8 @@ def set_limits(limits: Json) -> None:
     bounds = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, limits["open_files"])]
     if limits["processes"]:
         bounds.append((resource.RLIMIT_NPROC, limits["processes"]))
+    if limits["written_file_bytes"]:
+        bounds.append((resource.RLIMIT_FSIZE, limits["written_file_bytes"]))
     if limits["memory_bytes"]:
         bounds.append((resource.RLIMIT_AS, limits["memory_bytes"]))
     for bound, value in bounds:

@@ -1,0 +1,128 @@
+"""Finds and removes what executions have left behind when nothing else can.
+
+Deadlines, owner references and TTL clean up after a client that dies. What they cannot reach is here: a Job that is
+suspended or whose controller was down, a pod or ConfigMap that somebody orphaned. Only objects with this package's
+labels, in one namespace, are ever looked at; an execution that may still be running is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, EXECUTION_LABEL, MANAGED_BY_LABEL
+from adk_gke_sandbox.kube import Cluster
+
+SELECTOR: Final = f"{APP_LABEL}={APP_NAME},{MANAGED_BY_LABEL}={APP_NAME}"
+KINDS: Final = ("jobs", "pods", "configmaps")
+GRACE_SECONDS: Final = 30.0
+"""How long after its deadline and TTL a Job may still be removed by its controllers."""
+
+ORPHAN_SECONDS: Final = 60.0
+"""How old a pod or ConfigMap without its Job must be: the garbage collector comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """An object that an execution has left behind.
+
+    Attributes:
+        kind: ``jobs``, ``pods`` or ``configmaps``.
+        namespace: Where it is.
+        name: Its name.
+        execution: The execution it belongs to.
+        age_seconds: Since its creation, on the API server's clock.
+        cause: Why it counts as left behind.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    execution: str
+    age_seconds: float
+    cause: str
+
+
+def leftovers(
+    objects: Mapping[str, list[dict[str, Any]]], now: datetime, *, older_than_seconds: float | None = None
+) -> list[Leftover]:
+    """Return what is left behind among listed objects.
+
+    Args:
+        objects: Objects with this package's labels, by kind.
+        now: Time on the API server's clock.
+        older_than_seconds: Counts every Job of this age as left behind, running or not; ``None`` counts only Jobs
+            that are past their own deadline and TTL.
+    """
+    found: list[Leftover] = []
+    living = {_execution(job) for job in objects.get("jobs", [])}
+    for kind in KINDS:
+        for item in objects.get(kind, []):
+            age = _age(item, now)
+            cause = ""
+            if kind == "jobs":
+                spec = item.get("spec") or {}
+                due = _number(spec.get("activeDeadlineSeconds")) + _number(spec.get("ttlSecondsAfterFinished"))
+                if older_than_seconds is not None and age > older_than_seconds:
+                    cause = f"older than {older_than_seconds:g} s"
+                elif due and age > due + GRACE_SECONDS:
+                    cause = f"{age - due:.0f} s past its deadline and TTL" + (
+                        ", suspended" if spec.get("suspend") else ""
+                    )
+            elif _execution(item) not in living and age > ORPHAN_SECONDS:
+                cause = "its Job is gone"
+            if cause:
+                found.append(
+                    Leftover(
+                        kind=kind,
+                        namespace=item["metadata"].get("namespace", ""),
+                        name=item["metadata"]["name"],
+                        execution=_execution(item),
+                        age_seconds=age,
+                        cause=cause,
+                    )
+                )
+    return found
+
+
+def find(cluster: Cluster, namespace: str, *, older_than_seconds: float | None = None) -> list[Leftover]:
+    """Return what is left behind in a namespace.
+
+    Raises:
+        ClusterError: a list was refused; the message names the permission.
+    """
+    # Jobs last: one that is created meanwhile must not make its pod look like an orphan.
+    objects = {kind: _list(cluster, kind, namespace) for kind in reversed(KINDS)}
+    return leftovers(objects, cluster.now(), older_than_seconds=older_than_seconds)
+
+
+def remove(cluster: Cluster, leftover: Leftover) -> None:
+    """Delete an object with all it owns; one that is gone already is no error.
+
+    Raises:
+        ClusterError: the deletion was refused.
+    """
+    cluster.delete_object(leftover.kind, leftover.namespace, leftover.name)
+
+
+def _list(cluster: Cluster, kind: str, namespace: str) -> list[dict[str, Any]]:
+    items = cluster.list_objects(kind, namespace, label_selector=SELECTOR).get("items") or []
+    return [item for item in items if _execution(item)]
+
+
+def _execution(item: Mapping[str, Any]) -> str:
+    return str((item["metadata"].get("labels") or {}).get(EXECUTION_LABEL, ""))
+
+
+def _age(item: Mapping[str, Any], now: datetime) -> float:
+    created = str(item["metadata"].get("creationTimestamp", ""))
+    try:
+        return (now - datetime.fromisoformat(created.replace("Z", "+00:00")).astimezone(UTC)).total_seconds()
+    except ValueError:
+        return 0.0
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

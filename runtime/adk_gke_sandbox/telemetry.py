@@ -1,0 +1,116 @@
+"""An execution as OpenTelemetry spans and metrics, and as a log record.
+
+Uses the API alone: without an SDK in the application nothing happens. Nothing of the program's code, output, files
+or arguments is ever in it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import cache
+from typing import Final
+
+from opentelemetry import metrics, trace
+from opentelemetry.trace import Status, StatusCode
+
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.execution import CODE_REASONS, Outcome, Timings
+
+SCOPE: Final = "adk_gke_sandbox"
+log: Final = logging.getLogger(SCOPE)
+
+PHASES: Final = ("submit", "schedule", "start", "run", "collect", "delete")
+"""Children of the span of an execution, in order; fields of ``Timings``."""
+
+
+def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocation_id: str = "") -> None:
+    """Tell of an execution that has just ended, as a child of the current span.
+
+    The span is ``sandbox.execute`` with one child per phase. Attributes follow the semantic conventions of Kubernetes,
+    containers and processes where there are any (https://opentelemetry.io/docs/specs/semconv/).
+
+    Args:
+        outcome: What came of it.
+        config: Settings of its executor.
+        ended_ns: When it ended, nanoseconds since the epoch.
+        invocation_id: ADK's invocation; empty outside of ADK.
+    """
+    _trace(outcome, config, ended_ns, invocation_id)
+    _measure(outcome, config)
+    told = outcome.message and outcome.reason not in CODE_REASONS
+    log.log(
+        logging.INFO if outcome.reason in CODE_REASONS else logging.WARNING,
+        "execution %s: %s in %.2f s%s",
+        outcome.name,
+        outcome.reason.value,
+        outcome.timings.total,
+        f" ({outcome.message})" if told else "",
+        extra={
+            "execution": outcome.name,
+            "invocation_id": invocation_id,
+            "reason": outcome.reason.value,
+            "namespace": config.namespace,
+        },
+    )
+
+
+def _trace(outcome: Outcome, config: ExecutorConfig, ended_ns: int, invocation_id: str) -> None:
+    tracer = trace.get_tracer(SCOPE)
+    at = ended_ns - _ns(outcome.timings.total)
+    attributes: dict[str, str | int | float] = {
+        "k8s.namespace.name": config.namespace,
+        "k8s.job.name": outcome.name,
+        "container.image.name": config.image,
+        f"{SCOPE}.reason": outcome.reason.value,
+        f"{SCOPE}.launch": outcome.launch,
+        f"{SCOPE}.cpu.time": outcome.cpu_seconds,
+        f"{SCOPE}.memory.peak": outcome.peak_memory_bytes,
+    }
+    if outcome.exit_code is not None:
+        attributes["process.exit.code"] = outcome.exit_code
+    if outcome.reason.value != "Completed":
+        attributes["error.type"] = outcome.reason.value
+    if invocation_id:
+        attributes["gcp.vertex.agent.invocation_id"] = invocation_id
+    span = tracer.start_span("sandbox.execute", start_time=at, attributes=attributes)
+    if outcome.reason not in CODE_REASONS:
+        # A program that fails is a result; a cluster that fails is an error.
+        span.set_status(Status(StatusCode.ERROR, outcome.reason.value))
+    inside = trace.set_span_in_context(span)
+    for phase, seconds in _phases(outcome.timings).items():
+        child = tracer.start_span(f"sandbox.{phase}", context=inside, start_time=at)
+        at += _ns(seconds)
+        child.end(at)
+    span.end(ended_ns)
+
+
+def _measure(outcome: Outcome, config: ExecutorConfig) -> None:
+    executions, duration, phase_duration = _instruments()
+    by = {
+        f"{SCOPE}.reason": outcome.reason.value,
+        f"{SCOPE}.launch": outcome.launch,
+        "k8s.namespace.name": config.namespace,
+    }
+    executions.add(1, by)
+    duration.record(outcome.timings.total, by)
+    for phase, seconds in _phases(outcome.timings).items():
+        phase_duration.record(seconds, {**by, f"{SCOPE}.phase": phase})
+
+
+@cache
+def _instruments() -> tuple[metrics.Counter, metrics.Histogram, metrics.Histogram]:
+    meter = metrics.get_meter(SCOPE)
+    return (
+        meter.create_counter(f"{SCOPE}.executions", unit="{execution}", description="Executions by outcome"),
+        meter.create_histogram(f"{SCOPE}.execution.duration", unit="s", description="From call to return"),
+        meter.create_histogram(f"{SCOPE}.phase.duration", unit="s", description="Of one phase"),
+    )
+
+
+def _phases(timings: Timings) -> Mapping[str, float]:
+    return {phase: getattr(timings, phase) for phase in PHASES}
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
