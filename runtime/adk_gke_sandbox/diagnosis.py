@@ -38,6 +38,8 @@ class PodView:
     terminated_message: str = ""
     exit_code: int | None = None
     deleting: bool = False
+    disruption: str = ""
+    """Why the cluster takes the pod away: preempted, drained, its node lost or under pressure."""
 
     @property
     def has_run(self) -> bool:
@@ -77,6 +79,15 @@ def view(pod: Mapping[str, Any]) -> PodView:
         ),
         "",
     )
+    disruption = next(
+        (
+            condition.get("message") or condition.get("reason") or "no detail"
+            for condition in status.get("conditions") or []
+            # https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
+            if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True"
+        ),
+        "",
+    )
     return PodView(
         name=pod["metadata"]["name"],
         phase=status.get("phase", ""),
@@ -90,12 +101,13 @@ def view(pod: Mapping[str, Any]) -> PodView:
         terminated_message=terminated.get("message", ""),
         exit_code=terminated.get("exitCode"),
         deleting=bool(pod["metadata"].get("deletionTimestamp")),
+        disruption=disruption,
     )
 
 
 def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
     """Return why a pod whose container does not run yet will not run, or has not so far."""
-    if pod.reason in _PUSHED_OUT:
+    if pod.reason in _PUSHED_OUT or pod.disruption:
         return replace(_pushed_out(pod), again=True)
     if pod.waiting_reason in _IMAGE_FATAL or (
         pod.waiting_reason in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)
@@ -144,11 +156,13 @@ def deleted_early() -> Diagnosis:
     )
 
 
-def never_started(pod: PodView | None, waited_seconds: float) -> Diagnosis:
+def never_started(pod: PodView | None, waited_seconds: float, *, suspended: bool) -> Diagnosis:
     """Return what to say at the schedule deadline when nothing has told a cause."""
     waited = f"within schedule_timeout_seconds={waited_seconds:g}"
-    if pod is None:
-        text = f"no pod appeared {waited}. Check that the Job controller runs and that the Job is not suspended"
+    if suspended:
+        text = f"no pod appeared {waited}: the Job is suspended. Look for what suspends Jobs there, such as Kueue"
+    elif pod is None:
+        text = f"no pod appeared {waited}. Check that the Job controller runs"
     else:
         text = f"the pod did not start {waited} ({pod.waiting_reason or pod.phase}). Check the node it is on"
     return Diagnosis(reason=Reason.UNSCHEDULABLE, message=text)
@@ -191,7 +205,7 @@ def too_large(size_bytes: int, most_bytes: int) -> Diagnosis:
 def _pushed_out(pod: PodView) -> Diagnosis:
     return Diagnosis(
         reason=Reason.EVICTED,
-        message=f"the node pushed the pod out: {_line(pod.message) or pod.reason}. "
+        message=f"the node pushed the pod out: {_line(pod.disruption or pod.message) or pod.reason}. "
         "Run it again; check the node's memory and disk if it happens often",
     )
 
@@ -251,14 +265,19 @@ def refused_call(error: ClusterError, *, namespace: str) -> Diagnosis:
     return Diagnosis(reason=Reason.API_UNAVAILABLE, message=str(error))
 
 
-def after_start(pod: PodView | None) -> Diagnosis:
-    """Return what became of a sandbox whose reply stream ended without an ``end`` frame."""
-    if pod is None or pod.deleting:
+def after_start(pod: PodView | None, *, deleted: bool = False) -> Diagnosis:
+    """Return what became of a sandbox whose reply stream ended without an ``end`` frame.
+
+    Args:
+        pod: The pod as it was seen last.
+        deleted: Whether it is gone since.
+    """
+    if pod is not None and (pod.reason in _PUSHED_OUT or pod.disruption):
+        return _pushed_out(pod)
+    if pod is None or deleted or pod.deleting:
         return Diagnosis(
             reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else while the program ran"
         )
-    if pod.reason in _PUSHED_OUT:
-        return _pushed_out(pod)
     if pod.terminated_reason == "OOMKilled":
         return Diagnosis(
             reason=Reason.MEMORY_LIMIT,

@@ -301,7 +301,7 @@ class _Execution:
                 return
             # The log of a pod that was over before it was opened has told all it will ever tell.
             if over or self._pod_deleted:
-                raise _Ended(diagnosis.after_start(None if self._pod_deleted else self._pod))
+                raise _Ended(diagnosis.after_start(self._pod, deleted=self._pod_deleted))
             if attempt > 1:
                 self._ask_for_news(pods)
             patience.pause(REOPEN_SECONDS, self._check)
@@ -324,7 +324,7 @@ class _Execution:
         try:
             return self._cluster.follow_log(self._config.namespace, pod, manifests.CONTAINER)
         except NotFound as error:
-            raise _Ended(diagnosis.after_start(None)) from error
+            raise _Ended(diagnosis.after_start(self._pod, deleted=True)) from error
 
     def _follow(self, stream: Stream, seen: Transcript, pods: Watch) -> None:
         """Read a log until its reply ends, or the log does, or nothing more can be expected of it."""
@@ -390,7 +390,19 @@ class _Execution:
             raise _Ended(diagnosis.never_began())
         if "submitted" not in self._marks:
             raise _Ended(diagnosis.no_answer(self._cluster.host, self._config.schedule_timeout_seconds))
-        raise _Ended(self._waits_for or diagnosis.never_started(self._pod, self._config.schedule_timeout_seconds))
+        if self._waits_for is None:
+            suspended = self._pod is None and self._is_suspended()
+            self._waits_for = diagnosis.never_started(
+                self._pod, self._config.schedule_timeout_seconds, suspended=suspended
+            )
+        raise _Ended(self._waits_for)
+
+    def _is_suspended(self) -> bool:
+        try:
+            job = self._cluster.get_job(self._config.namespace, self._name)
+        except ClusterError:
+            return False
+        return (job.get("spec") or {}).get("suspend") is True
 
     def _mark(self, phase: str) -> None:
         self._marks.setdefault(phase, time.monotonic())

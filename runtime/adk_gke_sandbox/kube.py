@@ -160,7 +160,8 @@ class Cluster:
         """Return the time on the API server's clock, which stamps all objects; this machine's may be wrong."""
 
         def date() -> str:
-            answer = client.VersionApi(self._client).get_code(**_BOUNDED)
+            version: Any = client.VersionApi(self._client)
+            answer = version.get_code(**_BOUNDED)
             _read(answer)
             return str(answer.headers.get("Date", ""))
 
