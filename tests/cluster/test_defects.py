@@ -279,14 +279,19 @@ def suspends_jobs(room: Room, admin: client.ApiClient) -> Iterator[None]:
         "metadata": {"name": "probe"},
         "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
     }
+
+    def is_suspended() -> bool:
+        return bool(room.batch.create_namespaced_job(room.namespace, probe, dry_run="All").spec.suspend)
+
     api.create_cluster_custom_object(*kind, "mutatingadmissionpolicies", policy)
     api.create_cluster_custom_object(*kind, "mutatingadmissionpolicybindings", binding)
     try:
-        wait_for(lambda: room.batch.create_namespaced_job(room.namespace, probe, dry_run="All").spec.suspend)
+        wait_for(is_suspended)
         yield
     finally:
         api.delete_cluster_custom_object(*kind, "mutatingadmissionpolicybindings", room.namespace)
         api.delete_cluster_custom_object(*kind, "mutatingadmissionpolicies", room.namespace)
+        wait_for(lambda: not is_suspended())
 
 
 @pytest.mark.usefixtures("suspends_jobs")
