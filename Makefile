@@ -20,7 +20,7 @@ help: ## this list
 demo: .venv/ready ## local cluster, `pulumi up`, an ADK agent that runs code on it
 	@$(PYTHON) examples/demo.py
 
-test: .venv/ready ## everything, on the real local cluster
+test: .venv/ready .venv-oldest/ready ## everything, on the real local cluster
 	@$(PYTHON) tests/everything.py
 
 check: .venv/ready ## formatting, lint, types
@@ -41,13 +41,13 @@ status: .venv/ready ## what runs
 clean: ## stop the cluster, remove the virtual environment and the cache
 	@if [ -x $(PYTHON) ]; then $(PYTHON) infra/local down; fi
 	@chmod -R u+w "$(CACHE)" 2>/dev/null || true
-	@rm -rf "$(CACHE)" .venv build
+	@rm -rf "$(CACHE)" .venv .venv-oldest build
 
 format: .venv/ready ## format and fix
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
 lock: $(UV) ## resolve requirements/*.in anew
-	@cd requirements && for name in runtime infra dev; do \
+	@cd requirements && for name in runtime infra dev adk-oldest; do \
 	  $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $$name.in -o $$name.txt; done
 	@cd requirements && $(UV) pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
@@ -64,4 +64,11 @@ $(UV):
 	@[ -x $(PYTHON) ] || $(UV) venv --quiet --python python3 .venv
 	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes $(LOCKS)
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-oldest/ready: $(UV) pyproject.toml requirements/adk-oldest.txt
+	@echo "the oldest ADK supported -> .venv-oldest"
+	@[ -x .venv-oldest/bin/python ] || $(UV) venv --quiet --python python3 .venv-oldest
+	@$(UV) pip sync --quiet --python .venv-oldest/bin/python --require-hashes requirements/adk-oldest.txt
+	@$(UV) pip install --quiet --python .venv-oldest/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,0 +1,1 @@
+"""An agent by configuration: ``root_agent.yaml`` and the names it refers to."""
