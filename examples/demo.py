@@ -60,16 +60,17 @@ async def _converse(contract: Mapping[str, object]) -> bool:
     sys.path.insert(0, str(Path(__file__).parent))
     from analyst import QUESTION, ask
 
-    from adk_gke_sandbox import GkeCodeExecutor, Outcome
+    from adk_gke_sandbox import GkeCodeExecutor
     from adk_gke_sandbox.cli import phases
 
     class Phases(logging.Handler):
         """Shows each execution as it is logged."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            outcome = getattr(record, "outcome", None)
-            if isinstance(outcome, Outcome):
-                console.print(phases(outcome))
+            told = vars(record)
+            if "timings" in told:
+                title = f"{told['execution']}: {told['reason']} ({told['launch']})"
+                console.print(phases(title, told["timings"], told["cpu_seconds"], told["peak_memory_bytes"]))
 
     log = logging.getLogger("adk_gke_sandbox")
     log.setLevel(logging.INFO)

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from adk_gke_sandbox import contract as contracts
-from adk_gke_sandbox import kube, sweep
+from adk_gke_sandbox import kube, sweep, telemetry
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ConfigError, ContractError, SandboxError
-from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason
+from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, Timings
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -85,7 +85,6 @@ def run(
     aborted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: aborted.set())
-    logging.getLogger("adk_gke_sandbox").setLevel(logging.ERROR)
     outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=aborted.is_set)
     _show(outcome, output, verbose)
     raise typer.Exit(_exit_code(outcome))
@@ -175,6 +174,8 @@ def _stack_output(stack: str, project: Path) -> str:
 
 def main() -> None:
     """Entry point of the command."""
+    # What went wrong with an execution is printed anyway.
+    logging.getLogger("adk_gke_sandbox").setLevel(logging.ERROR)
     app()
 
 
@@ -213,30 +214,22 @@ def _show(outcome: Outcome, output: Path, verbose: bool) -> None:
     if outcome.reason is not Reason.COMPLETED and (verbose or outcome.reason is not Reason.ERROR):
         _err.print(f"adk-gke-sandbox: {failure_line(outcome)}", style="red", markup=False)
     if verbose:
-        _err.print(phases(outcome))
+        title = f"{outcome.name}: {outcome.reason.value} ({outcome.launch})"
+        _err.print(phases(title, outcome.timings, outcome.cpu_seconds, outcome.peak_memory_bytes))
 
 
-def phases(outcome: Outcome) -> Table:
+def phases(title: str, timings: Timings, cpu_seconds: float, peak_memory_bytes: int) -> Table:
     """Return a table of the phases and the usage of an execution."""
-    table = Table(title=f"{outcome.name}: {outcome.reason.value} ({outcome.launch})")
-    timings = outcome.timings
-    shown = {
-        "submit": timings.submit,
-        "schedule": timings.schedule,
-        "start": timings.start,
-        "run": timings.run,
-        "collect": timings.collect,
-        "delete": timings.delete,
-        "total": timings.total,
-    }
+    table = Table(title=title)
+    shown = {**{phase: getattr(timings, phase) for phase in telemetry.PHASES}, "total": timings.total}
     for phase in shown:
         table.add_column(phase, justify="right")
     table.add_column("cpu", justify="right")
     table.add_column("peak memory", justify="right")
     table.add_row(
         *(f"{seconds:.2f} s" for seconds in shown.values()),
-        f"{outcome.cpu_seconds:.2f} s",
-        f"{outcome.peak_memory_bytes / 1024 / 1024:.0f} MiB",
+        f"{cpu_seconds:.2f} s",
+        f"{peak_memory_bytes / 1024 / 1024:.0f} MiB",
     )
     return table
 

@@ -50,7 +50,11 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
             "execution": outcome.name,
             "invocation_id": invocation_id,
             "reason": outcome.reason.value,
+            "launch": outcome.launch,
             "namespace": config.namespace,
+            "timings": outcome.timings,
+            "cpu_seconds": outcome.cpu_seconds,
+            "peak_memory_bytes": outcome.peak_memory_bytes,
         },
     )
 

@@ -75,17 +75,19 @@ def _measure(kubeconfig: str, runs: int) -> tuple[list[dict[str, Any]], dict[str
     from google.adk.code_executors.code_execution_utils import CodeExecutionInput
     from google.adk.code_executors.gke_code_executor import GkeCodeExecutor as AdkExecutor
 
-    from adk_gke_sandbox import GkeCodeExecutor, Outcome
+    from adk_gke_sandbox import GkeCodeExecutor
+    from adk_gke_sandbox.execution import Timings
+    from adk_gke_sandbox.telemetry import PHASES
 
-    outcomes: list[Outcome] = []
+    timings: list[Timings] = []
 
-    class Outcomes(logging.Handler):
+    class Told(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            outcomes.append(record.outcome)  # type: ignore[attr-defined]
+            timings.append(vars(record)["timings"])
 
     log = logging.getLogger("adk_gke_sandbox")
     log.setLevel(logging.INFO)
-    log.addHandler(Outcomes())
+    log.addHandler(Told())
     executors: dict[str, Any] = {
         "adk": AdkExecutor(kubeconfig_path=kubeconfig, namespace=NAMESPACE),
         "job": GkeCodeExecutor(kubeconfig_path=kubeconfig, namespace=NAMESPACE),
@@ -111,8 +113,7 @@ def _measure(kubeconfig: str, runs: int) -> tuple[list[dict[str, Any]], dict[str
         for name, taken in seconds.items()
     ]
     phases = {
-        phase: round(statistics.median(getattr(found.timings, phase) for found in outcomes[1:]) * 1000)
-        for phase in ("submit", "schedule", "start", "run", "delete")
+        phase: round(statistics.median(getattr(found, phase) for found in timings[1:]) * 1000) for phase in PHASES
     }
     return series, phases
 
