@@ -62,6 +62,7 @@ async def _converse(contract: Mapping[str, object]) -> bool:
 
     from adk_gke_sandbox import GkeCodeExecutor
     from adk_gke_sandbox.cli import phases
+    from adk_gke_sandbox.execution import Timings
 
     class Phases(logging.Handler):
         """Shows each execution as it is logged."""
@@ -70,7 +71,8 @@ async def _converse(contract: Mapping[str, object]) -> bool:
             told = vars(record)
             if "timings" in told:
                 title = f"{told['execution']}: {told['reason']} ({told['launch']})"
-                console.print(phases(title, told["timings"], told["cpu_seconds"], told["peak_memory_bytes"]))
+                timings = Timings(**told["timings"])
+                console.print(phases(title, timings, told["cpu_seconds"], told["peak_memory_bytes"]))
 
     log = logging.getLogger("adk_gke_sandbox")
     log.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""What all tests share: the time that each folder of tests took."""
+"""What all tests share: the fixtures of the local cluster, and the time that each folder of tests took."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 import pytest
+
+pytest_plugins = ("tests.cluster_fixtures",)
 
 _seconds: Counter[str] = Counter()
 

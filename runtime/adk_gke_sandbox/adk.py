@@ -163,7 +163,11 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 outcome = replace(outcome, reason=Reason.OUTPUT_LIMIT, message=message)
         except Exception as error:
             # ADK ends the whole agent run on an exception of an executor. This one is a fault of ours.
-            log.exception("execution %s: unexpected error", name)
+            told = {
+                "execution": name,
+                "invocation_id": _annotations(invocation_context).get(INVOCATION_ANNOTATION, ""),
+            }
+            log.exception("execution %s: unexpected error", name, extra=told)
             message = f"unexpected error: {error!r}. Please report it with the log of execution {name}"
             outcome = Outcome(name=name, reason=Reason.SANDBOX_LOST, message=message)
         finally:

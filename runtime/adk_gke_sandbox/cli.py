@@ -7,7 +7,8 @@ import logging
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +33,8 @@ EXIT_INFRASTRUCTURE = 125
 """The program did not run; as of docker-run(1)."""
 
 EXIT_TIMEOUT = 124
-EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128
+"""Plus the number of the signal that ended the command, as of bash(1): 130 for SIGINT, 143 for SIGTERM."""
 
 _out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -82,12 +84,10 @@ def run(
         files = tuple(File(name=path.name, content=_read(path)) for path in file or [])
     except SandboxError as error:
         _fail(error)
-    aborted = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: aborted.set())
-    outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=aborted.is_set)
+    with _signals() as received:
+        outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=lambda: bool(received))
     _show(outcome, output, verbose)
-    raise typer.Exit(_exit_code(outcome))
+    raise typer.Exit(EXIT_SIGNAL + received[0] if outcome.reason is Reason.ABORTED else _exit_code(outcome))
 
 
 @app.command("sweep")
@@ -110,23 +110,29 @@ def sweep_(
         config = _config(contract, no_contract, {name: value for name, value in given.items() if value is not None})
         cluster = kube.connect(config.kubeconfig_path, config.kubeconfig_context)
         found = sweep.find(cluster, config.namespace, older_than_seconds=older_than)
-        if delete:
-            for leftover in found:
-                sweep.remove(cluster, leftover)
     except SandboxError as error:
         _fail(error)
+    refused: dict[sweep.Leftover, SandboxError] = {}
+    for leftover in found if delete else ():
+        try:
+            sweep.remove(cluster, leftover)
+        except SandboxError as error:
+            refused[leftover] = error
+    gone = [leftover for leftover in found if delete and leftover not in refused]
     if as_json:
-        typer.echo(json.dumps([asdict(leftover) for leftover in found], indent=2))
-        return
-    for leftover in found:
-        age = f"{leftover.age_seconds:.0f} s old"
-        _out.print(
-            f"{'deleted ' if delete else ''}{leftover.kind} {leftover.name}: {age}, {leftover.cause}", markup=False
-        )
-    if not found:
-        _out.print(f"nothing is left behind in {config.namespace}", markup=False)
-    elif not delete:
-        _out.print("delete them with --delete", markup=False)
+        typer.echo(json.dumps([{**asdict(leftover), "deleted": leftover in gone} for leftover in found], indent=2))
+    else:
+        for leftover in found:
+            done, age = "deleted " if leftover in gone else "", f"{leftover.age_seconds:.0f} s old"
+            _out.print(f"{done}{leftover.kind} {leftover.name}: {age}, {leftover.cause}", markup=False)
+        if not found:
+            _out.print(f"nothing is left behind in {config.namespace}", markup=False)
+        elif not delete:
+            _out.print("delete them with --delete", markup=False)
+    for error in refused.values():
+        _err.print(f"adk-gke-sandbox: {error}", style="red", markup=False)
+    if refused:
+        raise typer.Exit(EXIT_USAGE)
 
 
 @contract_app.command("show")
@@ -170,6 +176,21 @@ def _stack_output(stack: str, project: Path) -> str:
             f"pulumi has no contract for stack {stack}: {last}", f"Run `pulumi up --stack {stack}` first"
         )
     return done.stdout
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect the signals that ask the command to end, while the block lasts."""
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
@@ -239,6 +260,4 @@ def _exit_code(outcome: Outcome) -> int:
         return 0
     if outcome.reason is Reason.DEADLINE_EXCEEDED:
         return EXIT_TIMEOUT
-    if outcome.reason is Reason.ABORTED:
-        return EXIT_INTERRUPTED
     return outcome.exit_code or 1 if outcome.reason in CODE_REASONS else EXIT_INFRASTRUCTURE

@@ -176,6 +176,11 @@ def never_began() -> Diagnosis:
     )
 
 
+def aborted() -> Diagnosis:
+    """Return what it means that the caller gave up."""
+    return Diagnosis(reason=Reason.ABORTED, message="the caller aborted the execution")
+
+
 def overran(timeout_seconds: float) -> Diagnosis:
     """Return what to say when the program's time is over and the runner has not said so itself."""
     return Diagnosis(
@@ -190,6 +195,15 @@ def no_answer(host: str, waited_seconds: float) -> Diagnosis:
         reason=Reason.API_UNAVAILABLE,
         message=f"the API server {host} did not answer within schedule_timeout_seconds={waited_seconds:g}. "
         "Check its load and the network between",
+    )
+
+
+def no_credentials(waited_seconds: float) -> Diagnosis:
+    """Return what it means that the kubeconfig's plugin keeps the connection waiting until the schedule deadline."""
+    return Diagnosis(
+        reason=Reason.API_UNAVAILABLE,
+        message=f"reading the kubeconfig, or the plugin that it names, took longer than schedule_timeout_seconds="
+        f"{waited_seconds:g}. Run its command in a shell to see what it waits for",
     )
 
 

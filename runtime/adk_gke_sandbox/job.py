@@ -19,10 +19,10 @@ from typing import Any, Final, TypeVar
 
 from adk_gke_sandbox import diagnosis, manifests, patience
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import EXECUTION_LABEL
+from adk_gke_sandbox.contract import EXECUTION_LABEL, INVOCATION_ANNOTATION
 from adk_gke_sandbox.diagnosis import Diagnosis, PodView
 from adk_gke_sandbox.errors import AlreadyExists, ClusterError, NotFound, Unreachable
-from adk_gke_sandbox.execution import Outcome, Reason, Request, Timings
+from adk_gke_sandbox.execution import Outcome, Request, Timings
 from adk_gke_sandbox.kube import Cluster
 from adk_gke_sandbox.protocol import Transcript, encode_request, new_nonce
 from adk_gke_sandbox.streams import Change, Stream, Watch
@@ -56,6 +56,9 @@ ABORTED_DELETE_SECONDS: Final = 1.5
 """The same after an abort: its caller wants to go on."""
 
 DELETE_TRIES: Final = 8
+SUSPENDED_SECONDS: Final = 2.0
+"""How long the schedule deadline waits for the answer whether the Job is suspended."""
+
 SANDBOXES_MAX: Final = 3
 """Sandboxes that one execution may use, if the cluster takes them away before the program can have started."""
 
@@ -74,6 +77,7 @@ def run(
     name: str,
     tags: manifests.Tags = manifests.NO_TAGS,
     aborted: Callable[[], bool] = lambda: False,
+    begin: float | None = None,
 ) -> Outcome:
     """Run a request in a Job of its own and leave nothing behind.
 
@@ -86,11 +90,12 @@ def run(
         name: Name of the execution and of its Job.
         tags: Labels and annotations of its objects, beside the package's own.
         aborted: Asked every 0.2 s; true ends the execution and deletes its Job.
+        begin: When the schedule timeout began, by ``time.monotonic``; ``None`` means now.
 
     Returns:
         What came of it. Trouble with the cluster is an outcome too, never an exception.
     """
-    begin = time.monotonic()
+    begin = time.monotonic() if begin is None else begin
     for attempt in count(1):
         job_name = name if attempt == 1 else f"{name}-{attempt}"
         execution = _Execution(cluster, config, request, job_name, tags, aborted, begin)
@@ -126,6 +131,7 @@ class _Execution:
         self._begin = begin
         self._schedule_deadline = begin + config.schedule_timeout_seconds
         self._answered = False
+        self._trouble: ClusterError | None = None
         self._job_may_exist = False
         self._delete_seconds = DELETE_SECONDS
         self._pod: PodView | None = None
@@ -220,7 +226,15 @@ class _Execution:
                     break
                 except ClusterError as error:
                     if not patience.transient(error) or attempt == DELETE_TRIES - 1:
-                        log.warning("execution %s: %s. Its deadline and TTL remove it", self._name, error)
+                        log.warning(
+                            "execution %s: %s. Its deadline and TTL remove it",
+                            self._name,
+                            error,
+                            extra={
+                                "execution": self._name,
+                                "invocation_id": self._tags.annotations.get(INVOCATION_ANNOTATION, ""),
+                            },
+                        )
                         break
                     time.sleep(patience.backoff(error, attempt))
             done.set()
@@ -355,6 +369,7 @@ class _Execution:
                 answer = patience.interruptible(call, self._check, abandoned)
             except ClusterError as error:
                 self._answered = self._answered or error.status is not None
+                self._trouble = error
                 # 400 is a log whose container the kubelet has not told the API server of yet.
                 passes = patience.transient(error) or (error.status == 400 and error.target.startswith("pods/log"))
                 wait = patience.backoff(error, attempt)
@@ -363,6 +378,7 @@ class _Execution:
                 patience.pause(wait, self._check)
             else:
                 self._answered = True
+                self._trouble = None
                 return answer
         raise AssertionError("the loop has no end")
 
@@ -379,9 +395,7 @@ class _Execution:
 
     def _check(self) -> None:
         """End the execution if its caller or the clock says so."""
-        if self._aborted():
-            self._delete_seconds = ABORTED_DELETE_SECONDS
-            raise _Ended(Diagnosis(reason=Reason.ABORTED, message="the caller aborted the execution"))
+        self._check_caller()
         if time.monotonic() <= self._limit():
             return
         if "started" in self._marks:
@@ -389,6 +403,8 @@ class _Execution:
         if "running" in self._marks:
             raise _Ended(diagnosis.never_began())
         if "submitted" not in self._marks:
+            if self._trouble is not None:
+                raise self._trouble
             raise _Ended(diagnosis.no_answer(self._cluster.host, self._config.schedule_timeout_seconds))
         if self._waits_for is None:
             suspended = self._pod is None and self._is_suspended()
@@ -397,10 +413,22 @@ class _Execution:
             )
         raise _Ended(self._waits_for)
 
+    def _check_caller(self) -> None:
+        if self._aborted():
+            self._delete_seconds = ABORTED_DELETE_SECONDS
+            raise _Ended(diagnosis.aborted())
+
     def _is_suspended(self) -> bool:
+        until = time.monotonic() + SUSPENDED_SECONDS
+
+        def check() -> None:
+            self._check_caller()
+            if time.monotonic() > until:
+                raise TimeoutError
+
         try:
-            job = self._cluster.get_job(self._config.namespace, self._name)
-        except ClusterError:
+            job = patience.interruptible(lambda: self._cluster.get_job(self._config.namespace, self._name), check)
+        except (ClusterError, TimeoutError):
             return False
         return (job.get("spec") or {}).get("suspend") is True
 
@@ -408,12 +436,11 @@ class _Execution:
         self._marks.setdefault(phase, time.monotonic())
 
     def _timings(self, wall_seconds: float) -> Timings:
-        at = [self._begin]
-        for phase in ("submitted", "running", "started", "collected", "deleted"):
-            at.append(self._marks.get(phase, at[-1]))
-        # A phase that was never reached takes no time; what follows it counts from the last one that was.
-        ordered = [max(at[: index + 1]) for index in range(len(at))]
-        submit, schedule, start, ran, delete = (b - a for a, b in pairwise(ordered))
+        # A phase in which the execution ended lasted until the next mark that there is; those after it take no time.
+        at = [self._marks["deleted"]]
+        for phase in ("collected", "started", "running", "submitted"):
+            at.insert(0, self._marks.get(phase, at[0]))
+        submit, schedule, start, ran, delete = (b - a for a, b in pairwise([self._begin, *at]))
         run_ = min(ran, wall_seconds) if self._transcript.ended else ran
         return Timings(submit=submit, schedule=schedule, start=start, run=run_, collect=ran - run_, delete=delete)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -74,6 +76,8 @@ class Cluster:
         """
         self._client = api_client
         self._renew = renew
+        self._renewing = threading.Lock()
+        self._renewals = 0
         # Untyped: the methods return the raw answer, not the models that they are annotated with.
         self._core: Any = client.CoreV1Api(api_client)
         self._batch: Any = client.BatchV1Api(api_client)
@@ -187,14 +191,26 @@ class Cluster:
 
         A token that has run out is renewed once: kubeconfig plugins and mounted tokens live shorter than executors.
         """
+        renewals = self._renewals
         try:
             return self._send_once(verb, target, call)
-        except Unauthorized:
+        except (Unauthorized, Forbidden) as error:
+            # A plugin that failed gave no token at all.
+            if isinstance(error, Forbidden) and "system:anonymous" not in error.message:
+                raise
+            self._renew_once(renewals)
+            return self._send_once(verb, target, call)
+
+    def _renew_once(self, renewals: int) -> None:
+        """Read the credentials again, unless another thread has done so since this many renewals."""
+        with self._renewing:
+            if self._renewals != renewals:
+                return
             try:
                 self._renew()
-            except (ConfigException, OSError) as error:
-                log.warning("the credentials could not be read again: %s", _cause(error))
-            return self._send_once(verb, target, call)
+            except ConfigError as error:
+                log.warning("the credentials could not be read again: %s", error)
+            self._renewals += 1
 
     def _send_once(self, verb: str, target: str, call: Callable[[], T]) -> T:
         try:
@@ -240,37 +256,72 @@ def connect(kubeconfig_path: str | None = None, context: str | None = None) -> C
         ConfigError: no kubeconfig there, or no such context in it.
     """
     settings = client.Configuration()
-    try:
-        _load(settings, kubeconfig_path, context)
-    except (ConfigException, OSError) as error:
-        where = f"kubeconfig {kubeconfig_path}" if kubeconfig_path else "the default kubeconfig"
-        what = f", context {context!r}" if context else ""
-        raise ConfigError(
-            f"cannot use {where}{what}: {_cause(error)}",
-            "Give kubeconfig_path and kubeconfig_context of a cluster you can reach",
-        ) from error
+    load = _source(kubeconfig_path, context)
+    load(settings)
     # The retries of urllib3 would repeat calls that are not safe to repeat, and wait without looking at the clock.
     settings.retries = False
     settings.connection_pool_maxsize = _POOL_SIZE
     settings.socket_options = list(_KEEP_ALIVE)
-    return Cluster(client.ApiClient(settings), lambda: _load(settings, kubeconfig_path, context))
+    return Cluster(client.ApiClient(settings), lambda: load(settings))
 
 
-def _load(settings: client.Configuration, kubeconfig_path: str | None, context: str | None) -> None:
-    """Read server and credentials into the settings."""
+def _source(kubeconfig_path: str | None, context: str | None) -> Callable[[client.Configuration], None]:
+    """Return what reads server and credentials into settings, now and whenever they have to be renewed."""
     loader: Any = config
-    if kubeconfig_path is None and context is None:
+    in_cluster = kubeconfig_path is None and context is None and _in_cluster()
+
+    def load(settings: client.Configuration) -> None:
         try:
-            return loader.load_incluster_config(client_configuration=settings)  # type: ignore[no-any-return]
+            if in_cluster:
+                loader.load_incluster_config(client_configuration=settings)
+            else:
+                # The client reads KUBECONFIG once, at its import.
+                file = kubeconfig_path or os.environ.get("KUBECONFIG") or "~/.kube/config"
+                loader.load_kube_config(
+                    config_file=file,
+                    context=context or _current_context(file),
+                    client_configuration=settings,
+                    persist_config=False,
+                )
+        # A broken file makes the loader raise whatever its lines run into.
+        except Exception as error:
+            where = f"kubeconfig {kubeconfig_path}" if kubeconfig_path else "the default kubeconfig"
+            what = f", context {context!r}" if context else ""
+            raise ConfigError(
+                f"cannot use {'the token of this pod' if in_cluster else where}{what}: {_cause(error)}",
+                "Give kubeconfig_path and kubeconfig_context of a cluster you can reach",
+            ) from error
+        # The client's own hook would run the kubeconfig's plugin before each call in a token's last five minutes;
+        # a 401 renews it once, for all threads.
+        settings.refresh_api_key_hook = None
+
+    return load
+
+
+def _current_context(file: str) -> str | None:
+    """Return the current context of several kubeconfigs: the first one's, where the client takes the last one's.
+
+    https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
+    """
+    loader: Any = config
+    for path in file.split(os.pathsep) if os.pathsep in file else ():
+        try:
+            return str(loader.list_kube_config_contexts(config_file=path)[1]["name"])
         except ConfigException:
-            pass  # not in a pod
-    loader.load_kube_config(
-        # The client reads KUBECONFIG once, at its import.
-        config_file=kubeconfig_path or os.environ.get("KUBECONFIG"),
-        context=context,
-        client_configuration=settings,
-        persist_config=False,
-    )
+            continue
+    return None
+
+
+def _in_cluster() -> bool:
+    """Return whether this is a pod with a ServiceAccount's token."""
+    loader: Any = config
+    try:
+        loader.load_incluster_config(client_configuration=client.Configuration())
+    except ConfigException:
+        return False
+    except OSError:
+        return True  # and that it cannot be read is the error to show
+    return True
 
 
 def _read(response: Any) -> bytes:
@@ -303,11 +354,12 @@ def _server_message(error: ApiException) -> str:
 
 
 def _retry_after(error: ApiException) -> float | None:
-    value = (error.headers or {}).get("Retry-After")
+    value = str((error.headers or {}).get("Retry-After") or "").strip()
     try:
-        return float(value) if value else None
+        seconds = float(value)
     except ValueError:
         return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _cause(error: BaseException) -> str:

@@ -45,13 +45,14 @@ def pause(seconds: float, check: Callable[[], None]) -> None:
 def interruptible(
     call: Callable[[], T], check: Callable[[], None], abandoned: Callable[[T], Any] = lambda _: None
 ) -> T:
-    """Make a call that may block, and look up meanwhile.
+    """Make a call that may block, and look up before it and meanwhile.
 
     Args:
         call: Runs in a thread of its own, which ends with the call even when nobody waits for it any more.
         check: Raises to give the call up.
         abandoned: Gets the answer of a call that was given up, to undo it.
     """
+    check()
     future: Future[T] = Future()
 
     def work() -> None:

@@ -175,13 +175,13 @@ def fingerprint(status: os.stat_result) -> tuple[int, ...]:
 
 def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json) -> list[str]:
     """Send new and changed regular files of the working directory; return what was left out, and why."""
-    left_out = []
+    left_out: list[str] = []
     count = 0
     allowed = limits["file_bytes"]
-    for path in sorted(walk(".")):
+    for path in sorted(walk(".", left_out)):
         name = path[2:]
         shown = printable(name)
-        label = shown if len(shown) <= MESSAGE_CHARACTERS else "..." + shown[-MESSAGE_CHARACTERS:]
+        label = shortened(shown)
         try:
             status = os.stat(path, follow_symlinks=False)
             if name == PROGRAM or known.get(name) == fingerprint(status):
@@ -223,24 +223,31 @@ def send_file(frames: Frames, name: str, source: Any, size: int) -> int:
             return sent
 
 
-def walk(top: str) -> Iterator[str]:
-    """Yield regular files below a folder, without following links; bounded."""
+def walk(top: str, left_out: list[str]) -> Iterator[str]:
+    """Yield regular files below a folder, without following links; bounded. What is not seen is added to a list."""
     folders = [top]
     seen = 0
     while folders:
+        folder = folders.pop()
         try:
-            with os.scandir(folders.pop()) as entries:
+            with os.scandir(folder) as entries:
                 for entry in entries:
                     seen += 1
                     if seen > ENTRIES_MAX:
+                        left_out.insert(0, f"more than {ENTRIES_MAX} files and folders: the rest was not looked at")
                         return
                     if entry.is_dir(follow_symlinks=False):
                         if entry.name != "__pycache__":
                             folders.append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         yield entry.path
-        except OSError:
-            continue
+        except OSError as error:
+            left_out.append(f"{shortened(printable(folder[2:] or folder))}: {error.strerror}")
+
+
+def shortened(name: str) -> str:
+    """Return a name, or the end of a long one."""
+    return name if len(name) <= MESSAGE_CHARACTERS else "..." + name[-MESSAGE_CHARACTERS:]
 
 
 def printable(name: str) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from adk_gke_sandbox import job, kube, telemetry
+from adk_gke_sandbox import diagnosis, job, kube, patience, telemetry
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import INVOCATION_ANNOTATION
 from adk_gke_sandbox.errors import ConfigError
@@ -17,6 +17,12 @@ from adk_gke_sandbox.manifests import Tags
 
 MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
 """How a failure begins, by whether it tells something about the program."""
+
+
+class _GivenUp(Exception):
+    def __init__(self, found: diagnosis.Diagnosis) -> None:
+        super().__init__(found.message)
+        self.found = found
 
 
 def new_name() -> str:
@@ -76,12 +82,23 @@ class Sandbox:
             limits=self.config.runner_limits if limits is None else limits,
         )
         tags = Tags(labels={**self.config.labels, **(labels or {})}, annotations=annotations or {})
+        begin = time.monotonic()
+
+        def check() -> None:
+            if aborted():
+                raise _GivenUp(diagnosis.aborted())
+            if time.monotonic() > begin + self.config.schedule_timeout_seconds:
+                raise _GivenUp(diagnosis.no_credentials(self.config.schedule_timeout_seconds))
+
         try:
-            cluster = self._connected()
+            # The first connection may run the plugin that the kubeconfig names.
+            cluster = patience.interruptible(self._connected, check)
         except ConfigError as error:
             outcome = Outcome(name=name, reason=Reason.API_UNAVAILABLE, message=str(error))
+        except _GivenUp as end:
+            outcome = Outcome(name=name, reason=end.found.reason, message=end.found.message)
         else:
-            outcome = job.run(cluster, self.config, request, name=name, tags=tags, aborted=aborted)
+            outcome = job.run(cluster, self.config, request, name=name, tags=tags, aborted=aborted, begin=begin)
         telemetry.record(
             outcome,
             self.config,
@@ -91,17 +108,19 @@ class Sandbox:
         return outcome
 
     def _connected(self) -> kube.Cluster:
-        with self._lock:
-            if self._cluster is None:
-                self._cluster = kube.connect(self.config.kubeconfig_path, self.config.kubeconfig_context)
-            return self._cluster
+        if (found := self._cluster) is None:
+            with self._lock:
+                found = self._cluster
+                if found is None:
+                    found = self._cluster = kube.connect(self.config.kubeconfig_path, self.config.kubeconfig_context)
+        return found
 
     def close(self) -> None:
         """Close idle connections; the next execution connects anew."""
-        with self._lock:
-            if self._cluster is not None:
-                self._cluster.close()
-                self._cluster = None
+        # Without the lock: whoever holds it may wait for a plugin.
+        found, self._cluster = self._cluster, None
+        if found is not None:
+            found.close()
 
 
 def failure_line(outcome: Outcome) -> str:

@@ -64,9 +64,12 @@ class Stream:
         if self._closed.is_set():
             return None
         try:
-            return self._chunks.get(timeout=max(timeout_seconds, 0.001))
+            chunk = self._chunks.get(timeout=max(timeout_seconds, 0.001))
         except queue.Empty:
             return b""
+        if chunk is None:
+            self._closed.set()
+        return chunk
 
     def close(self) -> None:
         """End the stream and wake its thread; safe to call twice."""
@@ -80,6 +83,10 @@ class Stream:
 
     def _socket(self) -> socket.socket | None:
         sock = getattr(getattr(self._response, "connection", None), "sock", None)
+        if sock is None:
+            # A connection that the server wants closed has let go of its socket; the answer still reads from it.
+            reader = getattr(getattr(self._response, "_fp", None), "fp", None)
+            sock = getattr(getattr(reader, "raw", None), "_sock", None)
         return sock if isinstance(sock, socket.socket) else None
 
 

@@ -7,12 +7,14 @@ labels, in one namespace, are ever looked at; an execution that may still be run
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, EXECUTION_LABEL, MANAGED_BY_LABEL
+from adk_gke_sandbox.errors import Forbidden
 from adk_gke_sandbox.kube import Cluster
 
 SELECTOR: Final = f"{APP_LABEL}={APP_NAME},{MANAGED_BY_LABEL}={APP_NAME}"
@@ -60,14 +62,17 @@ def leftovers(
     living = {_execution(job) for job in objects.get("jobs", [])}
     for kind in KINDS:
         for item in objects.get(kind, []):
+            if item["metadata"].get("deletionTimestamp"):
+                continue  # another deletion would add nothing
             age = _age(item, now)
             cause = ""
             if kind == "jobs":
                 spec = item.get("spec") or {}
-                due = _number(spec.get("activeDeadlineSeconds")) + _number(spec.get("ttlSecondsAfterFinished"))
+                deadline = _number(spec.get("activeDeadlineSeconds"))
+                due = deadline + _number(spec.get("ttlSecondsAfterFinished"))
                 if older_than_seconds is not None and age > older_than_seconds:
                     cause = f"older than {older_than_seconds:g} s"
-                elif due and age > due + GRACE_SECONDS:
+                elif deadline and age > due + GRACE_SECONDS:
                     cause = f"{age - due:.0f} s past its deadline and TTL" + (
                         ", suspended" if spec.get("suspend") else ""
                     )
@@ -94,7 +99,8 @@ def find(cluster: Cluster, namespace: str, *, older_than_seconds: float | None =
         ClusterError: a list was refused; the message names the permission.
     """
     # Jobs last: one that is created meanwhile must not make its pod look like an orphan.
-    objects = {kind: _list(cluster, kind, namespace) for kind in reversed(KINDS)}
+    with _named_permission():
+        objects = {kind: _list(cluster, kind, namespace) for kind in reversed(KINDS)}
     return leftovers(objects, cluster.now(), older_than_seconds=older_than_seconds)
 
 
@@ -104,7 +110,18 @@ def remove(cluster: Cluster, leftover: Leftover) -> None:
     Raises:
         ClusterError: the deletion was refused.
     """
-    cluster.delete_object(leftover.kind, leftover.namespace, leftover.name)
+    with _named_permission():
+        cluster.delete_object(leftover.kind, leftover.namespace, leftover.name)
+
+
+@contextmanager
+def _named_permission() -> Iterator[None]:
+    """Add what to do to an error that says which permission is missing."""
+    try:
+        yield
+    except Forbidden as error:
+        error.remedy = "A sweeper may list and delete jobs, pods and configmaps there; an agent's identity may not"
+        raise
 
 
 def _list(cluster: Cluster, kind: str, namespace: str) -> list[dict[str, Any]]:

@@ -1,13 +1,14 @@
-"""An execution as OpenTelemetry spans and metrics, and as a log record.
+"""An execution as OpenTelemetry spans and metrics, and as a log record; docs/observability.md lists them.
 
-Uses the API alone: without an SDK in the application nothing happens. Nothing of the program's code, output, files
-or arguments is ever in it.
+Uses the API alone: without an SDK in the application nothing happens. Nothing of the program's code, output, files,
+arguments or environment is ever in it, nor who the user is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Final
 
@@ -15,13 +16,16 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import Status, StatusCode
 
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.execution import CODE_REASONS, Outcome, Timings
+from adk_gke_sandbox.execution import CODE_REASONS, Outcome, Reason, Timings
 
 SCOPE: Final = "adk_gke_sandbox"
 log: Final = logging.getLogger(SCOPE)
 
 PHASES: Final = ("submit", "schedule", "start", "run", "collect", "delete")
 """Children of the span of an execution, in order; fields of ``Timings``."""
+
+BUCKETS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+"""Of both histograms: from one call of the API to the longest program; the SDK's own are made for milliseconds."""
 
 
 def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocation_id: str = "") -> None:
@@ -38,9 +42,10 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
     """
     _trace(outcome, config, ended_ns, invocation_id)
     _measure(outcome, config)
-    told = outcome.message and outcome.reason not in CODE_REASONS
+    # What a lost sandbox reports may quote file names, or the program's last words.
+    told = outcome.message and _failed(outcome.reason) and outcome.reason is not Reason.SANDBOX_LOST
     log.log(
-        logging.INFO if outcome.reason in CODE_REASONS else logging.WARNING,
+        logging.WARNING if _failed(outcome.reason) else logging.INFO,
         "execution %s: %s in %.2f s%s",
         outcome.name,
         outcome.reason.value,
@@ -52,7 +57,7 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
             "reason": outcome.reason.value,
             "launch": outcome.launch,
             "namespace": config.namespace,
-            "timings": outcome.timings,
+            "timings": asdict(outcome.timings),
             "cpu_seconds": outcome.cpu_seconds,
             "peak_memory_bytes": outcome.peak_memory_bytes,
         },
@@ -62,10 +67,10 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
 def _trace(outcome: Outcome, config: ExecutorConfig, ended_ns: int, invocation_id: str) -> None:
     tracer = trace.get_tracer(SCOPE)
     at = ended_ns - _ns(outcome.timings.total)
-    attributes: dict[str, str | int | float] = {
+    attributes: dict[str, str | int | float | Sequence[str]] = {
         "k8s.namespace.name": config.namespace,
         "k8s.job.name": outcome.name,
-        "container.image.name": config.image,
+        **_image(config.image),
         f"{SCOPE}.reason": outcome.reason.value,
         f"{SCOPE}.launch": outcome.launch,
         f"{SCOPE}.cpu.time": outcome.cpu_seconds,
@@ -73,13 +78,13 @@ def _trace(outcome: Outcome, config: ExecutorConfig, ended_ns: int, invocation_i
     }
     if outcome.exit_code is not None:
         attributes["process.exit.code"] = outcome.exit_code
-    if outcome.reason.value != "Completed":
+    if _failed(outcome.reason):
         attributes["error.type"] = outcome.reason.value
     if invocation_id:
+        # As on ADK's own spans (https://github.com/google/adk-python/blob/main/src/google/adk/telemetry/tracing.py).
         attributes["gcp.vertex.agent.invocation_id"] = invocation_id
     span = tracer.start_span("sandbox.execute", start_time=at, attributes=attributes)
-    if outcome.reason not in CODE_REASONS:
-        # A program that fails is a result; a cluster that fails is an error.
+    if _failed(outcome.reason):
         span.set_status(Status(StatusCode.ERROR, outcome.reason.value))
     inside = trace.set_span_in_context(span)
     for phase, seconds in _phases(outcome.timings).items():
@@ -107,13 +112,42 @@ def _instruments() -> tuple[metrics.Counter, metrics.Histogram, metrics.Histogra
     meter = metrics.get_meter(SCOPE)
     return (
         meter.create_counter(f"{SCOPE}.executions", unit="{execution}", description="Executions by outcome"),
-        meter.create_histogram(f"{SCOPE}.execution.duration", unit="s", description="From call to return"),
-        meter.create_histogram(f"{SCOPE}.phase.duration", unit="s", description="Of one phase"),
+        meter.create_histogram(
+            f"{SCOPE}.execution.duration",
+            unit="s",
+            description="From call to return",
+            explicit_bucket_boundaries_advisory=BUCKETS_SECONDS,
+        ),
+        meter.create_histogram(
+            f"{SCOPE}.phase.duration",
+            unit="s",
+            description="Of one phase",
+            explicit_bucket_boundaries_advisory=BUCKETS_SECONDS,
+        ),
     )
 
 
+def _failed(reason: Reason) -> bool:
+    """Whether the cluster failed: a program that fails is a result, and an abort is what its caller wanted."""
+    return reason not in CODE_REASONS and reason is not Reason.ABORTED
+
+
 def _phases(timings: Timings) -> Mapping[str, float]:
-    return {phase: getattr(timings, phase) for phase in PHASES}
+    """Return the phases that were reached."""
+    return {phase: seconds for phase in PHASES if (seconds := getattr(timings, phase)) > 0}
+
+
+def _image(reference: str) -> Mapping[str, str | Sequence[str]]:
+    """Return the attributes of an image (https://opentelemetry.io/docs/specs/semconv/registry/attributes/container/)."""
+    named, _, digest = reference.partition("@")
+    name, _, tag = named.rpartition(":")
+    if not name or "/" in tag:  # the colon is that of a registry's port
+        name, tag = named, ""
+    return {
+        "container.image.name": name,
+        **({"container.image.tags": [tag]} if tag else {}),
+        **({"container.image.repo_digests": [f"{name}@{digest}"]} if digest else {}),
+    }
 
 
 def _ns(seconds: float) -> int:

@@ -83,7 +83,7 @@ def _measure(kubeconfig: str, runs: int) -> tuple[list[dict[str, Any]], dict[str
 
     class Told(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            timings.append(vars(record)["timings"])
+            timings.append(Timings(**vars(record)["timings"]))
 
     log = logging.getLogger("adk_gke_sandbox")
     log.setLevel(logging.INFO)

@@ -29,6 +29,7 @@ from adk_gke_sandbox import ConfigError, GkeCodeExecutor, Limits
 from adk_gke_sandbox.contract import EXECUTOR_RULES, Contract
 from adk_gke_sandbox.execution import File, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox
+from infra.local import credentials
 from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -382,6 +383,15 @@ def test_d15_an_exit_code_of_137_alone_is_not_called_out_of_memory(room: Room) -
     result = room.execute("import sys; sys.exit(137)")
     assert "Error: exit code 137" in result.stderr
     assert "memory" not in result.stderr.lower()
+
+
+def test_d17_the_servers_own_words_are_in_the_result(room: Room, layout: Layout, tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    credentials.service_account_kubeconfig(layout.kubeconfig, room.namespace, "default", kubeconfig)
+    result = room.execute("print(1)", kubeconfig_path=str(kubeconfig))
+    identity = f"system:serviceaccount:{room.namespace}:default"
+    assert f'User "{identity}" cannot create resource "jobs" in API group "batch"' in result.stderr
+    assert "its Role is bound to this identity" in result.stderr
 
 
 def test_d31_a_program_that_fails_is_no_error_of_the_agents_process(

@@ -21,7 +21,7 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.execution import File, Reason
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
-from infra.local import network, processes
+from infra.local import processes
 from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
@@ -121,30 +121,6 @@ def test_eight_at_once_all_complete(sandbox: Sandbox) -> None:
     assert sorted(results) == [f"{n}\n".encode() for n in range(8)]
 
 
-RECORDER = """
-import socket, sys
-server = socket.create_server((sys.argv[1], 0))
-print(server.getsockname()[1], flush=True)
-while True:
-    connection, _ = server.accept()
-    print(connection.recv(100).decode(), flush=True)
-"""
-
-
-@pytest.fixture
-def recorder(layout: Layout) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A server of ours at the node's address that prints what it receives."""
-    command = [*network.enter(layout), sys.executable, "-c", RECORDER, layout.node_address]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    try:
-        yield int(process.stdout.readline()), process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 @pytest.fixture
 def stopped_policy_controller(layout: Layout) -> Iterator[None]:
     """kube-router does not learn of new pods: what counts is what holds before any policy is in force."""
@@ -178,18 +154,18 @@ def try_to_send(sandbox: Sandbox, layout: Layout, recorder: tuple[int, subproces
     assert process.stdout.readline() == "control\n"
 
 
-def test_no_byte_leaves_the_pod(sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]) -> None:
+def test_d23_no_byte_leaves_the_pod(sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]) -> None:
     try_to_send(sandbox, layout, recorder)
 
 
 @pytest.mark.usefixtures("stopped_policy_controller")
-def test_no_byte_leaves_the_pod_before_its_policy_is_in_force(
+def test_d23_no_byte_leaves_the_pod_before_its_policy_is_in_force(
     sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]
 ) -> None:
     try_to_send(sandbox, layout, recorder)
 
 
-def test_no_token_and_no_service_links_inside(sandbox: Sandbox) -> None:
+def test_d23_no_token_and_no_service_links_inside(sandbox: Sandbox) -> None:
     outcome = sandbox.run(
         "import os\nprint(os.path.exists('/var/run/secrets/kubernetes.io'), 'KUBERNETES_SERVICE_HOST' in os.environ)"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adk_gke_sandbox import job, patience
+from adk_gke_sandbox import job, kube, patience
 from tests.unit.fake_api import OK, RUNNING, FakeApi, added, kubeconfig, serving
 
 
@@ -20,6 +20,8 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeApi]:
     monkeypatch.setattr(job, "EVENTS_AFTER_SECONDS", 0.05)
     with serving() as found:
         found.kubeconfig = kubeconfig(tmp_path / "kubeconfig", found.url)
+        # The client imports its models at the first connection of a process, for up to a second.
+        kube.connect(found.kubeconfig).close()
         found.watches["pods"] = [[added(RUNNING)]]
         found.logs = [OK]
         yield found

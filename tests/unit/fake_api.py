@@ -67,6 +67,10 @@ class FakeApi:
     """Events for the pod watch that is open."""
     times: list[float] = field(default_factory=list)
     date: str = ""
+    accepted: str = ""
+    """The one token that is not answered by 401; empty accepts all."""
+    tokens: list[str] = field(default_factory=list)
+    """What each call was made with."""
     hangs_over: int = 0
     on_log: Callable[[], None] = lambda: None
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -121,6 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.api.times.append(time.monotonic())
             self.api.count[verb, resource] += 1
             number = self.api.count[verb, resource]
+            self.api.tokens.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
+            refused = self.api.accepted not in ("", self.api.tokens[-1])
+        if refused:
+            return self._answer(401, _status(401, "Unauthorized", "Unauthorized"))
         fault = self.api.faults.get((verb, resource, number)) or self.api.faults.get((verb, resource, 0))
         if fault and not fault.effect:
             return self._fail(fault)

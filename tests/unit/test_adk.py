@@ -112,7 +112,7 @@ def test_an_unreachable_cluster_is_a_result_and_nothing_raises(tmp_path: Any) ->
         "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n"
         "users: [{name: c, user: {}}]\ncontexts: [{name: c, context: {cluster: c, user: c}}]\n"
     )
-    executor = GkeCodeExecutor(str(kubeconfig), schedule_timeout_seconds=1)
+    executor = GkeCodeExecutor(str(kubeconfig), schedule_timeout_seconds=5)
     context: Any = None
     result = executor.execute_code(context, CodeExecutionInput(code="print(1)"))
     assert "the API server http://127.0.0.1:1 does not answer" in result.stderr

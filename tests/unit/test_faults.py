@@ -55,7 +55,7 @@ def every_call(api: FakeApi) -> None:
 
 @pytest.mark.parametrize("verb_and_resource", CALLS, ids=" ".join)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_a_call_that_fails_once_is_made_again_and_the_program_runs_once(
+def test_d17_a_call_that_fails_once_is_made_again_and_the_program_runs_once(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch, verb_and_resource: tuple[str, str], fault: Fault
 ) -> None:
     if fault.hang:
@@ -77,7 +77,7 @@ def test_a_call_that_fails_once_is_made_again_and_the_program_runs_once(
 @pytest.mark.parametrize(
     "lost", [Fault(reset=True, effect=True), Fault(truncate=True, effect=True)], ids=["reset", "cut"]
 )
-def test_a_create_whose_answer_is_lost_or_cut_is_not_made_twice(
+def test_d17_a_create_whose_answer_is_lost_or_cut_is_not_made_twice(
     api: FakeApi, verb_and_resource: tuple[str, str], lost: Fault
 ) -> None:
     api.faults[*verb_and_resource, 1] = lost
@@ -125,7 +125,7 @@ def test_a_foreign_job_of_the_same_name_is_left_alone(api: FakeApi) -> None:
     assert api.deletions == []
 
 
-def test_retry_after_is_honoured(api: FakeApi) -> None:
+def test_d17_retry_after_is_honoured(api: FakeApi) -> None:
     api.faults["create", "jobs", 1] = Fault(status=429, headers={"Retry-After": "0.7"})
     assert run(api, schedule_timeout_seconds=5).reason is Reason.COMPLETED
     assert api.times[1] - api.times[0] >= 0.7
@@ -138,13 +138,13 @@ def test_a_server_that_asks_for_more_patience_than_there_is_ends_the_wait_at_onc
     assert "slow down" in outcome.message
 
 
-def test_a_race_for_the_quota_is_tried_again(api: FakeApi) -> None:
+def test_d17_a_race_for_the_quota_is_tried_again(api: FakeApi) -> None:
     message = 'Operation cannot be fulfilled on resourcequotas "sandbox": the object has been modified'
     api.faults["create", "jobs", 1] = Fault(status=409, reason="Conflict", message=message)
     assert run(api).reason is Reason.COMPLETED
 
 
-def test_a_server_that_never_answers_ends_at_the_schedule_deadline(api: FakeApi) -> None:
+def test_d12_a_server_that_never_answers_ends_at_the_schedule_deadline(api: FakeApi) -> None:
     api.faults["create", "jobs", 0] = Fault(hang=True)
     outcome = run(api, schedule_timeout_seconds=0.5)
     assert outcome.reason is Reason.API_UNAVAILABLE
@@ -205,7 +205,7 @@ def test_an_event_that_makes_no_sense_opens_the_watch_again(api: FakeApi, event:
     assert api.verbs("pods") == ["watch", "list", "watch"]
 
 
-def test_a_version_that_is_too_old_to_watch_from_is_listed_anew(api: FakeApi) -> None:
+def test_d11_a_version_that_is_too_old_to_watch_from_is_listed_anew(api: FakeApi) -> None:
     api.watches["pods"] = [[], [], [added(RUNNING)]]
     api.faults["watch", "pods", 2] = Fault(status=410, reason="Expired", message="too old resource version")
     assert run(api).reason is Reason.COMPLETED
@@ -239,7 +239,7 @@ def test_a_pod_that_disappears_between_two_watches_is_noticed(api: FakeApi) -> N
     ],
     ids=["deleted", "evicted", "node lost", "preempted"],
 )
-def test_a_sandbox_that_is_lost_before_it_ran_is_replaced(api: FakeApi, lost: list[dict[str, Any]]) -> None:
+def test_d14_a_sandbox_that_is_lost_before_it_ran_is_replaced(api: FakeApi, lost: list[dict[str, Any]]) -> None:
     api.watches["pods"] = [lost, [added(RUNNING)]]
     outcome = run(api)
     assert (outcome.reason, outcome.stdout) == (Reason.COMPLETED, b"hello\n")
@@ -297,7 +297,7 @@ def test_a_silent_log_is_read_anew_before_the_program_is_said_to_have_overrun(
     assert (outcome.reason, outcome.stdout) == (Reason.COMPLETED, b"hello\n")
 
 
-def test_a_program_that_nobody_hears_of_is_given_up_after_its_time(
+def test_d12_a_program_that_nobody_hears_of_is_given_up_after_its_time(
     api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job, "REPLY_MARGIN_SECONDS", 0.4)
@@ -307,7 +307,7 @@ def test_a_program_that_nobody_hears_of_is_given_up_after_its_time(
     assert "killed after 0.3 s. Do less, or raise timeout_seconds" in outcome.message
 
 
-def test_a_program_that_may_have_run_is_never_run_again(api: FakeApi) -> None:
+def test_d14_a_program_that_may_have_run_is_never_run_again(api: FakeApi) -> None:
     api.logs = [frame("ready", pid=1)]
     api.lists["pods"] = []
     outcome = run(api)

@@ -131,7 +131,7 @@ def test_a_create_that_may_succeed_later_is_tried_again_and_runs_once(api: FakeA
 
 
 @pytest.mark.parametrize("first", [[], [GONE]], ids=["closed", "410"])
-def test_a_watch_that_ends_is_opened_again_from_a_list(api: FakeApi, first: list[dict[str, Any]]) -> None:
+def test_d10_a_watch_that_ends_is_opened_again_from_a_list(api: FakeApi, first: list[dict[str, Any]]) -> None:
     api.watches["pods"] = [first, []]
     api.lists["pods"] = [RUNNING]
     assert run(api).reason is Reason.COMPLETED

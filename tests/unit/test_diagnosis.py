@@ -1,0 +1,400 @@
+"""What each state of a pod, event or answer of the API becomes: a reason, one sentence, and whether waiting helps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adk_gke_sandbox import diagnosis
+from adk_gke_sandbox.diagnosis import Diagnosis, PodView, view
+from adk_gke_sandbox.errors import (
+    AlreadyExists,
+    ClusterError,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+    Unreachable,
+)
+from adk_gke_sandbox.execution import Reason
+
+IMAGE = "registry/python"
+
+
+def pod(state: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
+    containers = [] if state is None else [{"state": state}]
+    return {"metadata": {"name": "pod-1"}, "status": {"containerStatuses": containers, **status}}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return pod({"waiting": {"reason": reason, "message": message}}, phase="Pending")
+
+
+def condition(kind: str, status: str, **fields: str) -> dict[str, Any]:
+    return pod(conditions=[{"type": "Ready", "status": "False"}, {"type": kind, "status": status, **fields}])
+
+
+PREEMPTED = condition("DisruptionTarget", "True", reason="PreemptionByScheduler", message="preempted by a better one.")
+
+PULL = "the node cannot get the image registry/python: "
+PULL_CURE = ". Check the name, that it was pushed, and that the nodes may read its registry"
+PUSHED_CURE = ". Run it again; check the node's memory and disk if it happens often"
+CONTAINER_CURE = ". Check the image and the namespace's configuration"
+DELETED = "the pod was deleted by someone else before it ran. Look for what drains nodes or deletes pods there"
+
+BEFORE_START = {
+    "name of the image is none": (
+        waiting("InvalidImageName", "couldn't parse image name"),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}couldn't parse image name{PULL_CURE}", True, False),
+    ),
+    "image is not on the node and must not be pulled": (
+        waiting("ErrImageNeverPull"),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}ErrImageNeverPull{PULL_CURE}", True, False),
+    ),
+    "registry does not have the image": (
+        waiting("ErrImagePull", "registry/python: not found."),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}registry/python: not found{PULL_CURE}", True, False),
+    ),
+    "registry denies the image": (
+        waiting("ImagePullBackOff", "pull access Denied"),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}pull access Denied{PULL_CURE}", True, False),
+    ),
+    "registry is slow": (
+        waiting("ImagePullBackOff", "Back-off pulling image\n  i/o timeout"),
+        (
+            Reason.IMAGE_UNAVAILABLE,
+            "the image registry/python could not be pulled in time: Back-off pulling image i/o timeout. "
+            "Check that the nodes reach its registry",
+            False,
+            False,
+        ),
+    ),
+    "pull fails without a word": (
+        waiting("RegistryUnavailable"),
+        (
+            Reason.IMAGE_UNAVAILABLE,
+            "the image registry/python could not be pulled in time: RegistryUnavailable. "
+            "Check that the nodes reach its registry",
+            False,
+            False,
+        ),
+    ),
+    "container's configuration is wrong": (
+        waiting("CreateContainerConfigError", 'configmap "x" not found'),
+        (
+            Reason.SANDBOX_LOST,
+            f'the container could not be created: configmap "x" not found{CONTAINER_CURE}',
+            True,
+            False,
+        ),
+    ),
+    "container cannot be run": (
+        waiting("RunContainerError"),
+        (Reason.SANDBOX_LOST, f"the container could not be created: RunContainerError{CONTAINER_CURE}", True, False),
+    ),
+    "pod is evicted": (
+        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+        (
+            Reason.EVICTED,
+            f"the node pushed the pod out: The node was low on resource: memory{PUSHED_CURE}",
+            True,
+            True,
+        ),
+    ),
+    "node is lost": (
+        pod(phase="Failed", reason="NodeLost"),
+        (Reason.EVICTED, f"the node pushed the pod out: NodeLost{PUSHED_CURE}", True, True),
+    ),
+    "pod is preempted": (
+        PREEMPTED,
+        (Reason.EVICTED, f"the node pushed the pod out: preempted by a better one{PUSHED_CURE}", True, True),
+    ),
+    "pod failed": (
+        pod(phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed"),
+        (Reason.SANDBOX_LOST, "the pod failed before the program started: Allocate failed", True, False),
+    ),
+    "pod failed without a word": (
+        pod(phase="Failed", reason="OutOfcpu"),
+        (Reason.SANDBOX_LOST, "the pod failed before the program started: OutOfcpu", True, False),
+    ),
+    "pod is being deleted": (
+        {"metadata": {"name": "pod-1", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Pending"}},
+        (Reason.SANDBOX_LOST, DELETED, True, True),
+    ),
+    "no node fits": (
+        condition("PodScheduled", "False", message="0/3 nodes are available: 3 Insufficient cpu."),
+        (
+            Reason.UNSCHEDULABLE,
+            "no node took the pod: 0/3 nodes are available: 3 Insufficient cpu. "
+            "Check the size and taints of the gVisor node pool against the executor's requests",
+            False,
+            False,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "expected"), BEFORE_START.values(), ids=BEFORE_START)
+def test_a_pod_that_does_not_start_is_explained(
+    found: dict[str, Any], expected: tuple[Reason, str, bool, bool]
+) -> None:
+    reason, message, final, again = expected
+    assert diagnosis.before_start(view(found), image=IMAGE) == Diagnosis(
+        reason=reason, message=message, final=final, again=again
+    )
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"metadata": {"name": "pod-1"}},
+        pod(phase="Pending"),
+        waiting("ContainerCreating"),
+        waiting("PodInitializing"),
+        condition("PodScheduled", "True"),
+        condition("DisruptionTarget", "False"),
+        pod({"running": {}}, phase="Running"),
+    ],
+    ids=["new", "pending", "being created", "initialising", "scheduled", "not disrupted", "running"],
+)
+def test_a_pod_on_its_way_needs_no_explanation(found: dict[str, Any]) -> None:
+    assert diagnosis.before_start(view(found), image=IMAGE) is None
+
+
+AFTER_START = {
+    "evicted": (
+        pod(phase="Failed", reason="Evicted", message="disk pressure"),
+        (Reason.EVICTED, f"the node pushed the pod out: disk pressure{PUSHED_CURE}"),
+    ),
+    "preempted, and killed for it": (
+        pod({"terminated": {"exitCode": 137}}, conditions=PREEMPTED["status"]["conditions"]),
+        (Reason.EVICTED, f"the node pushed the pod out: preempted by a better one{PUSHED_CURE}"),
+    ),
+    "out of memory": (
+        pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
+        (Reason.MEMORY_LIMIT, "the sandbox was killed at its memory limit. Use less, or raise mem_limit"),
+    ),
+    "killed": (
+        pod({"terminated": {"exitCode": 137, "reason": "Error"}}),
+        (
+            Reason.SANDBOX_LOST,
+            "the sandbox was killed (exit code 137), often for memory. Use less memory, or raise mem_limit",
+        ),
+    ),
+    "ended": (
+        pod({"terminated": {"exitCode": 2, "reason": "Error"}}),
+        (Reason.SANDBOX_LOST, "the sandbox ended with exit code 2 without a result: Error"),
+    ),
+    "could not be started": (
+        pod({"terminated": {"exitCode": 128, "reason": "StartError", "message": "exec: no\n such file."}}),
+        (Reason.SANDBOX_LOST, "the sandbox ended with exit code 128 without a result: exec: no such file"),
+    ),
+    "ended without a code": (
+        pod(phase="Failed"),
+        (Reason.SANDBOX_LOST, "the sandbox ended without a result: Failed"),
+    ),
+    "unknown": (pod(), (Reason.SANDBOX_LOST, "the sandbox ended without a result: no detail")),
+    "being deleted": (
+        {"metadata": {"name": "pod-1", "deletionTimestamp": "2026-01-01T00:00:00Z"}},
+        (Reason.SANDBOX_LOST, "the pod was deleted by someone else while the program ran"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "expected"), AFTER_START.values(), ids=AFTER_START)
+def test_a_sandbox_that_ends_without_a_result_is_explained_and_its_program_not_run_again(
+    found: dict[str, Any], expected: tuple[Reason, str]
+) -> None:
+    assert diagnosis.after_start(view(found)) == Diagnosis(reason=expected[0], message=expected[1])
+
+
+@pytest.mark.parametrize(("seen", "deleted"), [(None, False), (PodView(name="pod-1", running=True), True)])
+def test_a_pod_that_is_gone_was_deleted_by_someone_else(seen: PodView | None, deleted: bool) -> None:
+    found = diagnosis.after_start(seen, deleted=deleted)
+    assert found.message == "the pod was deleted by someone else while the program ran"
+
+
+@pytest.mark.parametrize(
+    ("state", "has_run"),
+    [
+        ({"running": {}}, True),
+        ({"terminated": {"exitCode": 0}}, True),
+        ({"waiting": {"reason": "ContainerCreating"}}, False),
+        ({}, False),
+    ],
+)
+def test_a_container_has_run_if_it_runs_or_has_an_exit_code(state: dict[str, Any], has_run: bool) -> None:
+    assert view(pod(state)).has_run is has_run
+
+
+QUOTA = 'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9'
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (
+            f"Error creating: {QUOTA}",
+            Diagnosis(
+                reason=Reason.QUOTA_EXCEEDED,
+                message=f"the quota 'team' has no room for the pod: Error creating: {QUOTA}. "
+                "Wait for other executions to end, or have the platform team raise it",
+                final=False,
+            ),
+        ),
+        (
+            'Error creating: pods "x" is forbidden: violates PodSecurity "restricted:latest": privileged.\n',
+            Diagnosis(
+                reason=Reason.ADMISSION_DENIED,
+                message='the cluster refused the pod: Error creating: pods "x" is forbidden: violates PodSecurity '
+                "\"restricted:latest\": privileged. Compare the executor's settings with the stack's: "
+                "`adk-gke-sandbox contract show`",
+            ),
+        ),
+    ],
+    ids=["no room in a quota", "a policy"],
+)
+def test_a_pod_that_is_refused_is_explained_by_its_event(event: str, expected: Diagnosis) -> None:
+    assert diagnosis.refused_pod(event) == expected
+
+
+def error(kind: type[ClusterError], status: int | None, message: str, remedy: str = "") -> ClusterError:
+    return kind(message, remedy, verb="create", target="jobs.batch box/x", status=status)
+
+
+ROLE = 'User "a" cannot create resource "jobs"'
+ANONYMOUS = 'User "system:anonymous" cannot create resource "jobs"'
+COUNT = "exceeded quota: team, requested: count/jobs.batch=1"
+
+CALLS = {
+    "credentials": (
+        error(Unauthorized, 401, "Unauthorized"),
+        Reason.API_UNAVAILABLE,
+        "the API server does not accept the credentials (401): the token has expired or its ServiceAccount is gone. "
+        "Mint a new kubeconfig, or run `pulumi up` again",
+    ),
+    "namespace": (
+        error(NotFound, 404, 'namespaces "box" not found'),
+        Reason.API_UNAVAILABLE,
+        "namespaces \"box\" not found. Check that the namespace 'box' exists: `pulumi up` makes it",
+    ),
+    "permission": (
+        error(Forbidden, 403, ROLE),
+        Reason.FORBIDDEN,
+        f"{ROLE}. Check that the namespace 'box' is the stack's own and that its Role is bound to this identity: "
+        "`pulumi up` does both",
+    ),
+    "no credentials at all": (
+        error(Forbidden, 403, ANONYMOUS),
+        Reason.API_UNAVAILABLE,
+        f"{ANONYMOUS}. No credentials reached the API server: check that the plugin that the kubeconfig names is "
+        "installed and logged in (for GKE gke-gcloud-auth-plugin and gcloud auth login)",
+    ),
+    "quota on Jobs": (
+        error(Forbidden, 403, COUNT),
+        Reason.QUOTA_EXCEEDED,
+        f"{COUNT}. Wait for other executions to end, or have the platform team raise the quota",
+    ),
+    "admission webhook": (
+        error(Forbidden, 403, "admission webhook denied the request: no"),
+        Reason.ADMISSION_DENIED,
+        "admission webhook denied the request: no",
+    ),
+    "admission policy": (
+        error(ClusterError, 422, "ValidatingAdmissionPolicy denied request: image by digest"),
+        Reason.ADMISSION_DENIED,
+        "ValidatingAdmissionPolicy denied request: image by digest",
+    ),
+    "bad quantity": (
+        error(ClusterError, 400, "quantities must match"),
+        Reason.ADMISSION_DENIED,
+        "quantities must match",
+    ),
+    "server error": (error(ClusterError, 500, "etcd is gone"), Reason.API_UNAVAILABLE, "etcd is gone"),
+    "name taken": (error(AlreadyExists, 409, "exists already"), Reason.API_UNAVAILABLE, "exists already"),
+    "no answer": (
+        error(Unreachable, None, "the API server does not answer", "Check that the cluster runs"),
+        Reason.API_UNAVAILABLE,
+        "the API server does not answer. Check that the cluster runs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("failure", "reason", "message"), CALLS.values(), ids=CALLS)
+def test_a_call_that_is_refused_or_not_answered_is_explained(
+    failure: ClusterError, reason: Reason, message: str
+) -> None:
+    assert diagnosis.refused_call(failure, namespace="box") == Diagnosis(reason=reason, message=message)
+
+
+SENTENCES = {
+    "deleted early": (diagnosis.deleted_early(), Reason.SANDBOX_LOST, DELETED),
+    "no pod": (
+        diagnosis.never_started(None, 300, suspended=False),
+        Reason.UNSCHEDULABLE,
+        "no pod appeared within schedule_timeout_seconds=300. Check that the Job controller runs",
+    ),
+    "suspended": (
+        diagnosis.never_started(None, 2.5, suspended=True),
+        Reason.UNSCHEDULABLE,
+        "no pod appeared within schedule_timeout_seconds=2.5: the Job is suspended. "
+        "Look for what suspends Jobs there, such as Kueue",
+    ),
+    "container not created in time": (
+        diagnosis.never_started(view(waiting("ContainerCreating")), 300, suspended=False),
+        Reason.UNSCHEDULABLE,
+        "the pod did not start within schedule_timeout_seconds=300 (ContainerCreating). Check the node it is on",
+    ),
+    "pod not taken up in time": (
+        diagnosis.never_started(view(pod(phase="Pending")), 300, suspended=False),
+        Reason.UNSCHEDULABLE,
+        "the pod did not start within schedule_timeout_seconds=300 (Pending). Check the node it is on",
+    ),
+    "program not started": (
+        diagnosis.never_began(),
+        Reason.SANDBOX_LOST,
+        "the container runs but the program did not start in time. Check the load of its node",
+    ),
+    "aborted": (diagnosis.aborted(), Reason.ABORTED, "the caller aborted the execution"),
+    "overran": (
+        diagnosis.overran(300.0),
+        Reason.DEADLINE_EXCEEDED,
+        "the program was killed after 300 s. Do less, or raise timeout_seconds",
+    ),
+    "no answer": (
+        diagnosis.no_answer("https://host", 300),
+        Reason.API_UNAVAILABLE,
+        "the API server https://host did not answer within schedule_timeout_seconds=300. "
+        "Check its load and the network between",
+    ),
+    "no credentials": (
+        diagnosis.no_credentials(300),
+        Reason.API_UNAVAILABLE,
+        "reading the kubeconfig, or the plugin that it names, took longer than schedule_timeout_seconds=300. "
+        "Run its command in a shell to see what it waits for",
+    ),
+    "too large": (
+        diagnosis.too_large(32 * 2**20, 27 * 2**20),
+        Reason.ADMISSION_DENIED,
+        "code and input files make a request of 32.0 MiB (files count 4/3 of their size) and 27.0 MiB is the most. "
+        "Send smaller files",
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "reason", "message"), SENTENCES.values(), ids=SENTENCES)
+def test_every_other_end_has_its_sentence(found: Diagnosis, reason: Reason, message: str) -> None:
+    assert (found.reason, found.message) == (reason, message)
+    assert found.final
+
+
+def test_only_what_happened_before_the_program_ran_may_be_tried_again() -> None:
+    assert diagnosis.deleted_early().again
+    assert not any(found.again for found, _, name in SENTENCES.values() if name != DELETED)
+
+
+def test_a_message_of_the_cluster_is_one_line_of_bounded_length() -> None:
+    found = diagnosis.refused_pod("no\n\n\tpods " + "x" * 5000)
+    assert found.message.startswith("the cluster refused the pod: no pods xxx")
+    assert "x…. Compare" in found.message
+    assert len(found.message) < 800

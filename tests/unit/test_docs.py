@@ -1,0 +1,187 @@
+"""The documents say what is so: examples run, links lead somewhere, tables are complete, references are the code's."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from adk_gke_sandbox import GkeCodeExecutor
+from adk_gke_sandbox.cli import app
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.execution import Limits, Reason
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(*languages: str) -> list[Any]:
+    """Return the code blocks of the documents in one of the languages."""
+    return [
+        pytest.param(text, id=f"{path.name}:{number}")
+        for path in DOCUMENTS
+        for number, (language, text) in enumerate(BLOCK.findall(path.read_text(encoding="utf-8")))
+        if language in languages
+    ]
+
+
+def rows(path: Path) -> list[list[str]]:
+    """Return the cells of all tables of a document, without their heads."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [line for line in cells if line[0].startswith("`") or re.fullmatch(r"D\d+", line[0])]
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# Examples
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_in_a_document_runs(code: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def commands() -> list[Any]:
+    """Return each line of a block that calls this package's command or make."""
+    lines = [line for block in blocks("", "console") for line in block.values[0].splitlines()]
+    known = [line.removeprefix("$ ").partition("  #")[0].strip() for line in lines]
+    return [line for line in known if line.split()[:1] in (["make"], ["adk-gke-sandbox"]) and "[OPTIONS]" not in line]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_in_a_document_is_one(line: str) -> None:
+    program, *arguments = shlex.split(line)
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(arguments) <= set(targets)
+        return
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[arguments.pop(0)]
+    assert command.make_context(program, arguments)
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert {line.split()[0] for line in commands()} == {"make", "adk-gke-sandbox"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_inside_the_repository_leads_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+    assert missing == []
+
+
+# What is written from the code, or must agree with it
+
+
+@pytest.mark.parametrize("name", ["executor.md", "cli.md", "reasons.md"])
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    generated = run_generator()
+    assert set(generated) == {path.name for path in (ROOT / "docs" / "reference").iterdir()}
+    assert (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") == generated[name], "run `make docs`"
+
+
+def run_generator() -> dict[str, str]:
+    space: dict[str, Any] = {"__name__": "generate", "__file__": str(ROOT / "docs" / "generate.py")}
+    exec(compile((ROOT / "docs" / "generate.py").read_text(encoding="utf-8"), space["__file__"], "exec"), space)
+    pages: dict[str, str] = space["pages"]()
+    return pages
+
+
+@pytest.mark.parametrize("described", [ExecutorConfig, Limits])
+def test_every_setting_is_in_the_reference(described: Any) -> None:
+    found = {quoted(line[0])[0] for line in rows(ROOT / "docs" / "reference" / "executor.md")}
+    assert set(described.__dataclass_fields__) <= found
+
+
+def test_every_reason_is_in_the_reference() -> None:
+    assert [quoted(line[0])[0] for line in rows(ROOT / "docs" / "reference" / "reasons.md")] == [
+        reason.value for reason in Reason
+    ]
+
+
+def test_the_readme_has_every_parameter_with_its_default() -> None:
+    told: dict[str, str] = {}
+    for names, defaults, _ in (line for line in rows(ROOT / "README.md") if len(line) == 3):
+        values = re.split(r", (?=`|GKE)", defaults)
+        told.update(zip(quoted(names), (value.strip("`") for value in values), strict=True))
+    assert told.pop("tolerations") == "GKE's for gVisor nodes"
+    assert told.pop("limits") == "Limits()"
+    expected = {name: GkeCodeExecutor.model_fields[name].default for name in ExecutorConfig.__dataclass_fields__}
+    del expected["tolerations"], expected["limits"]
+    assert {name: ast.literal_eval(value) for name, value in told.items()} == expected
+
+
+def test_every_attribute_and_instrument_of_telemetry_is_documented() -> None:
+    source = (ROOT / "runtime" / "adk_gke_sandbox" / "telemetry.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'"((?:k8s|container|process|error|gcp)\.[a-z._]+)"', source))
+    names |= {f"adk_gke_sandbox.{name}" for name in re.findall(r'f"\{SCOPE\}\.([a-z.]+)"', source)}
+    documented = quoted((ROOT / "docs" / "observability.md").read_text(encoding="utf-8"))
+    assert len(names) > 12
+    assert names - set(documented) == set()
+
+
+# The table of defects
+
+
+def files_of_tests() -> dict[str, list[Path]]:
+    """Return every test function and the files that it is in."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                found[node.name].append(path)
+    return found
+
+
+TABLE = {line[0]: line for line in rows(ROOT / "docs" / "defects.md")}
+
+
+def of_case(name: str) -> str | None:
+    match = re.match(r"test_(d\d+)[a-c]?_", name)
+    return match and match[1].upper()
+
+
+def test_all_cases_are_in_the_table_and_each_is_complete() -> None:
+    assert set(TABLE) == {f"D{number}" for number in range(1, 33)}
+    assert all(len(line) == 5 and all(line) for line in TABLE.values())
+
+
+def test_every_test_of_the_table_exists() -> None:
+    named = {name for line in TABLE.values() for name in quoted(line[4])}
+    assert named - set(files_of_tests()) == set()
+
+
+def test_every_test_of_a_case_is_in_its_row() -> None:
+    known = {name for name in files_of_tests() if of_case(name)}
+    assert len(known) > 60
+    assert {name for name in known if name not in quoted(TABLE[str(of_case(name))][4])} == set()
+
+
+@pytest.mark.parametrize("case", [f"D{number}" for number in range(1, 33)])
+def test_every_case_has_a_test_with_its_id_in_its_name(case: str) -> None:
+    own = [name for name in quoted(TABLE[case][4]) if of_case(name) == case]
+    assert any("_the_incumbent" not in name for name in own)
+
+
+@pytest.mark.parametrize("case", [f"D{number}" for number in range(1, 33)])
+def test_what_the_table_says_of_the_incumbent_is_measured_or_said_to_be_from_the_reference(case: str) -> None:
+    measured = any("_the_incumbent" in name for name in quoted(TABLE[case][4]))
+    assert measured or "reference" in TABLE[case][2]

@@ -1,0 +1,152 @@
+"""What counts as left behind; the lists themselves are asked for on the real cluster."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from adk_gke_sandbox import manifests, sweep
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import EXECUTION_LABEL
+from adk_gke_sandbox.sweep import GRACE_SECONDS, ORPHAN_SECONDS, Leftover, leftovers
+
+NOW = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
+CONFIG = ExecutorConfig(namespace="box", schedule_timeout_seconds=100, timeout_seconds=200)
+DUE = 100 + 200 + 30 + 60
+"""Both timeouts, the Job's margin above them and its TTL."""
+
+
+def aged(manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
+    created = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": created}}
+
+
+def job(name: str, seconds: float, **spec: Any) -> dict[str, Any]:
+    """Return a Job as an execution makes it, of an age."""
+    made = manifests.job(CONFIG, name, [{}])
+    return aged({**made, "spec": {**made["spec"], **spec}}, seconds)
+
+
+def config_map(name: str, seconds: float) -> dict[str, Any]:
+    return aged(manifests.config_map(CONFIG, name, 0, {}, "uid"), seconds)
+
+
+def pod(name: str, seconds: float) -> dict[str, Any]:
+    metadata = {"name": f"{name}-x7z", "namespace": "box", "labels": manifests.labels(name, manifests.NO_TAGS)}
+    return aged({"metadata": metadata}, seconds)
+
+
+def names(found: list[Leftover]) -> list[str]:
+    return [f"{leftover.kind} {leftover.name}" for leftover in found]
+
+
+def test_an_execution_that_may_still_run_is_left_alone() -> None:
+    objects = {"jobs": [job("a", DUE)], "pods": [pod("a", DUE)], "configmaps": [config_map("a", DUE)]}
+    assert leftovers(objects, NOW) == []
+
+
+def test_a_job_has_its_deadline_its_ttl_and_a_grace() -> None:
+    assert leftovers({"jobs": [job("a", DUE + GRACE_SECONDS)]}, NOW) == []
+    assert leftovers({"jobs": [job("a", DUE + GRACE_SECONDS + 1)]}, NOW) == [
+        Leftover(
+            kind="jobs",
+            namespace="box",
+            name="a",
+            execution="a",
+            age_seconds=DUE + GRACE_SECONDS + 1,
+            cause="31 s past its deadline and TTL",
+        )
+    ]
+
+
+def test_a_job_goes_with_all_it_owns_in_one_deletion() -> None:
+    old = DUE + GRACE_SECONDS + 1
+    objects = {"jobs": [job("a", old)], "pods": [pod("a", old)], "configmaps": [config_map("a", old)]}
+    assert names(leftovers(objects, NOW)) == ["jobs a"]
+
+
+def test_a_suspended_job_which_no_deadline_ends_is_said_to_be_suspended() -> None:
+    (found,) = leftovers({"jobs": [job("a", DUE + 100, suspend=True)]}, NOW)
+    assert found.cause == "100 s past its deadline and TTL, suspended"
+
+
+def test_a_job_without_a_deadline_is_past_none() -> None:
+    endless = job("a", 10**6)
+    del endless["spec"]["activeDeadlineSeconds"]
+    assert leftovers({"jobs": [endless]}, NOW) == []
+    assert names(leftovers({"jobs": [endless]}, NOW, older_than_seconds=60)) == ["jobs a"]
+
+
+@pytest.mark.parametrize(("kind", "make"), [("pods", pod), ("configmaps", config_map)])
+def test_what_has_no_job_is_an_orphan_once_the_garbage_collector_had_its_time(kind: str, make: Any) -> None:
+    assert leftovers({kind: [make("a", ORPHAN_SECONDS)]}, NOW) == []
+    (found,) = leftovers({kind: [make("a", ORPHAN_SECONDS + 1)]}, NOW)
+    assert (found.kind, found.execution, found.cause) == (kind, "a", "its Job is gone")
+
+
+def test_an_orphan_is_told_from_the_objects_of_other_executions() -> None:
+    objects = {
+        "jobs": [job("alive", 100)],
+        "pods": [pod("alive", 100), pod("orphan", 100)],
+        "configmaps": [config_map("orphan", 100), config_map("alive", 100)],
+    }
+    assert names(leftovers(objects, NOW)) == ["pods orphan-x7z", "configmaps orphan-0"]
+
+
+def test_a_given_age_counts_every_job_of_it_running_or_not() -> None:
+    objects = {"jobs": [job("old", 61), job("new", 60)], "pods": [pod("new", 61)]}
+    (found,) = leftovers(objects, NOW, older_than_seconds=60)
+    assert (found.name, found.cause) == ("old", "older than 60 s")
+
+
+@pytest.mark.parametrize(("kind", "make"), [("jobs", job), ("pods", pod), ("configmaps", config_map)])
+def test_what_is_being_deleted_already_is_not_left_behind(kind: str, make: Any) -> None:
+    going = make("a", 10**6)
+    going["metadata"]["deletionTimestamp"] = "2040-01-02T03:04:04Z"
+    assert leftovers({kind: [going]}, NOW) == []
+    assert leftovers({kind: [going]}, NOW, older_than_seconds=1) == []
+
+
+def test_the_pods_of_a_job_that_is_being_deleted_are_no_orphans() -> None:
+    going = job("a", 100)
+    going["metadata"]["deletionTimestamp"] = "2040-01-02T03:04:04Z"
+    assert leftovers({"jobs": [going], "pods": [pod("a", 100)]}, NOW) == []
+
+
+def test_an_object_without_a_readable_age_is_left_alone() -> None:
+    odd = job("a", 10**6)
+    odd["metadata"]["creationTimestamp"] = "yesterday"
+    assert leftovers({"jobs": [odd]}, NOW, older_than_seconds=1) == []
+    del odd["metadata"]["creationTimestamp"]
+    assert leftovers({"jobs": [odd]}, NOW) == []
+
+
+class Lists:
+    """A cluster that lists what it was given, and tells what it was asked."""
+
+    def __init__(self, **objects: list[dict[str, Any]]) -> None:
+        self.objects = objects
+        self.asked: list[tuple[str, str, str]] = []
+
+    def list_objects(self, kind: str, namespace: str, *, label_selector: str) -> dict[str, Any]:
+        self.asked.append((kind, namespace, label_selector))
+        return {"items": self.objects.get(kind, [])}
+
+    def now(self) -> datetime:
+        return NOW
+
+
+def test_only_objects_with_the_packages_labels_in_one_namespace_are_asked_for_jobs_last() -> None:
+    cluster: Any = Lists()
+    assert sweep.find(cluster, "box") == []
+    selector = "app.kubernetes.io/name=adk-gke-sandbox,app.kubernetes.io/managed-by=adk-gke-sandbox"
+    assert cluster.asked == [(kind, "box", selector) for kind in ("configmaps", "pods", "jobs")]
+
+
+def test_an_object_that_belongs_to_no_execution_is_not_looked_at() -> None:
+    stray = job("a", 10**6)
+    del stray["metadata"]["labels"][EXECUTION_LABEL]
+    cluster: Any = Lists(jobs=[stray])
+    assert sweep.find(cluster, "box", older_than_seconds=1) == []
