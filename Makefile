@@ -12,7 +12,7 @@ LOCKS := requirements/runtime.txt requirements/infra.txt requirements/dev.txt
 # uv reads indexes from its own configuration; a folder of wheels that pip knows of is not part of the locks.
 unexport PIP_FIND_LINKS
 
-.PHONY: help demo test check bench up down status clean lock format
+.PHONY: help demo test check bench up down status clean lock format docs
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -45,6 +45,9 @@ clean: ## stop the cluster, remove the virtual environment and the cache
 
 format: .venv/ready ## format and fix
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+docs: .venv/ready ## docs/reference from the code
+	@$(PYTHON) docs/generate.py
 
 lock: $(UV) ## resolve requirements/*.in anew
 	@cd requirements && for name in runtime infra dev adk-oldest; do \

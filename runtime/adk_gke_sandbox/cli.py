@@ -129,8 +129,8 @@ def sweep_(
             _out.print(f"nothing is left behind in {config.namespace}", markup=False)
         elif not delete:
             _out.print("delete them with --delete", markup=False)
-    for error in refused.values():
-        _err.print(f"adk-gke-sandbox: {error}", style="red", markup=False)
+    for failure in refused.values():
+        _err.print(f"adk-gke-sandbox: {failure}", style="red", markup=False)
     if refused:
         raise typer.Exit(EXIT_USAGE)
 

@@ -239,6 +239,8 @@ def refused_pod(event_message: str) -> Diagnosis:
         reason=Reason.ADMISSION_DENIED,
         message=f"the cluster refused the pod: {message}. "
         "Compare the executor's settings with the stack's: `adk-gke-sandbox contract show`",
+        # Pods that are created at the same moment race for the quota's record; the Job controller tries again.
+        final="the object has been modified" not in message,
     )
 
 

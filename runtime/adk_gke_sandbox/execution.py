@@ -78,7 +78,7 @@ class Limits:
     flood_bytes: int = 512 * 1024 * 1024
     file_count: int = 50
     file_bytes: int = 5 * 1024 * 1024
-    processes: int = 128
+    processes: int = 64
     open_files: int = 1024
     written_file_bytes: int = 0
     cpu_count: int = 1

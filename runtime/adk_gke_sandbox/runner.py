@@ -47,6 +47,14 @@ DRAIN_SECONDS = 2.0
 
 WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
 
+NO_MEMORY = (
+    b"Cannot allocate memory",
+    b"std::bad_alloc",
+    b"failed to map segment from shared object",
+    b"Memory allocation still failed",
+)
+"""What the C library, C++, the dynamic linker and OpenBLAS say when RLIMIT_AS leaves them no memory."""
+
 START_SECONDS = 120
 """How long the worker's interpreter and its preloaded imports may take to come up."""
 
@@ -317,8 +325,8 @@ def follow(worker: Worker, frames: Frames, limits: Json) -> Json:
                 open_streams.discard(descriptor)
     for stream in streams.values():
         stream.finish()
-    last = streams[worker.err].recent.rstrip().rpartition(b"\n")[2]
-    return verdict_of(status, worker.verdict, last, limits, worker.usage["peak_memory_bytes"])
+    words = bytes(streams[worker.err].recent.rstrip())
+    return verdict_of(status, worker.verdict, words, limits, worker.usage["peak_memory_bytes"])
 
 
 def read_some(descriptor: int) -> bytes | None:
@@ -340,7 +348,7 @@ def verdict_of(status: int, verdict: str, last_words: bytes, limits: Json, peak_
         end.update(reason=verdict, message=f"the program was killed after {limits['flood_bytes']} bytes of output")
     elif code == 0:
         end["reason"] = "Completed"
-    elif last_words.split(b":")[0].endswith(b"MemoryError"):
+    elif out_of_memory(last_words.rpartition(b"\n")[2]):
         bound = limits["memory_bytes"]
         amount = f"the {bound // 2**20} MiB it may use" if bound else "there is"
         end.update(
@@ -358,20 +366,31 @@ def verdict_of(status: int, verdict: str, last_words: bytes, limits: Json, peak_
     return end
 
 
+def out_of_memory(last_line: bytes) -> bool:
+    """Return whether a program's last line says that it got no memory, in the words of Python or of native code."""
+    return last_line.split(b":")[0].endswith(b"MemoryError") or any(sign in last_line for sign in NO_MEMORY)
+
+
 def limit_in(last_words: bytes, killed_by: int, limits: Json) -> str:
     """Return which limit a program ran into, as far as its last words tell, and what to do about it."""
-    if b"No space left on device" in last_words:
+    last_line = last_words.rpartition(b"\n")[2]
+    if b"No space left on device" in last_line:
         return "no space was left in the working or the temporary directory. Write less, or raise scratch_limit"
-    if b"Too many open files" in last_words:
+    if b"Too many open files" in last_line:
         return f"more than {limits['open_files']} files were open. Close some, or raise limits.open_files"
-    if b"File too large" in last_words or killed_by == signal.SIGXFSZ:
+    if b"File too large" in last_line or killed_by == signal.SIGXFSZ:
         return (
             f"a file grew beyond {limits['written_file_bytes']} bytes. Write less, or raise limits.written_file_bytes"
         )
-    if b"can't start new thread" in last_words or b"Resource temporarily unavailable" in last_words:
+    if b"can't start new thread" in last_line:
+        # The kernel gives one error for both.
         return (
-            f"more than {limits['processes']} processes and threads were wanted. Use fewer, or raise limits.processes"
+            f"no further thread could be started: limits.processes is {limits['processes']}, and every thread's stack "
+            "takes memory. Use fewer threads, or raise limits.processes or mem_limit"
         )
+    # A read that would block has the same text; a traceback has the line of the call, too.
+    if b"Resource temporarily unavailable" in last_line and b"fork" in last_words:
+        return f"no further process could be started: limits.processes is {limits['processes']}. Use fewer, or raise it"
     return ""
 
 

@@ -129,9 +129,8 @@ def running_pod(rooms: Rooms, namespace: str, case: str) -> Any:
 
 
 def delete_the_job(rooms: Rooms, namespace: str, case: str) -> None:
-    running_pod(rooms, namespace, case)
-    name = rooms.job(namespace, case).metadata.name
-    rooms.batch.delete_namespaced_job(name, namespace, propagation_policy="Background", grace_period_seconds=0)
+    name = wait_for(lambda: rooms.job(namespace, case)).metadata.name
+    rooms.batch.delete_namespaced_job(name, namespace, propagation_policy="Background")
 
 
 def evict_the_pod(rooms: Rooms, namespace: str, case: str) -> None:

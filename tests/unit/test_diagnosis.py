@@ -388,6 +388,11 @@ def test_every_other_end_has_its_sentence(found: Diagnosis, reason: Reason, mess
     assert found.final
 
 
+def test_a_pod_that_lost_a_race_for_its_quota_is_waited_for() -> None:
+    race = 'Operation cannot be fulfilled on resourcequotas "sandbox": the object has been modified'
+    assert not diagnosis.refused_pod(f"Error creating: {race}; please apply your changes to the latest version").final
+
+
 def test_only_what_happened_before_the_program_ran_may_be_tried_again() -> None:
     assert diagnosis.deleted_early().again
     assert not any(found.again for found, _, name in SENTENCES.values() if name != DELETED)

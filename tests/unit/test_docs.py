@@ -49,6 +49,7 @@ def quoted(cell: str) -> list[str]:
 # Examples
 
 
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_in_a_document_runs(code: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -127,6 +128,13 @@ def test_the_readme_has_every_parameter_with_its_default() -> None:
     expected = {name: GkeCodeExecutor.model_fields[name].default for name in ExecutorConfig.__dataclass_fields__}
     del expected["tolerations"], expected["limits"]
     assert {name: ast.literal_eval(value) for name, value in told.items()} == expected
+
+
+def test_the_defaults_are_those_of_the_command_line_too() -> None:
+    executor, config = GkeCodeExecutor(), ExecutorConfig()
+    assert {name: getattr(executor, name) for name in ExecutorConfig.__dataclass_fields__} == {
+        name: getattr(config, name) for name in ExecutorConfig.__dataclass_fields__
+    }
 
 
 def test_every_attribute_and_instrument_of_telemetry_is_documented() -> None:

@@ -194,12 +194,18 @@ def test_tags_are_on_job_and_pod_and_cannot_replace_the_packages_own_labels() ->
         assert metadata["annotations"] == {"adk-gke-sandbox/invocation-id": "e-1"}
 
 
-@pytest.mark.parametrize(("timeout", "schedule"), [(0.2, 0.2), (3600, 300), (59.5, 40)])
-def test_the_servers_deadlines_come_after_all_that_the_client_does_itself(timeout: float, schedule: float) -> None:
+@pytest.mark.parametrize(
+    ("timeout", "schedule", "deadlines"),
+    [(0.2, 0.2, (16, 31)), (3600, 300, (3915, 3930)), (59.5, 40, (115, 130)), (60.5, 40, (116, 131))],
+)
+def test_the_servers_deadlines_come_after_all_that_the_client_does_itself(
+    timeout: float, schedule: float, deadlines: tuple[int, int]
+) -> None:
     spec = job(ExecutorConfig(timeout_seconds=timeout, schedule_timeout_seconds=schedule))["spec"]
     pod, whole = spec["template"]["spec"]["activeDeadlineSeconds"], spec["activeDeadlineSeconds"]
+    assert (pod, whole) == deadlines
+    # A call returns by the sum of both timeouts + 10 s.
     assert timeout + schedule + 10 < pod < whole
-    assert (type(pod), type(whole)) == (int, int)
 
 
 # The request document in its ConfigMaps
