@@ -19,6 +19,8 @@ from adk_gke_sandbox.execution import File, Reason
 from adk_gke_sandbox.sandbox import Sandbox
 from tests.unit.fake_api import STARTED, FakeApi, Fault, run
 
+pytestmark = pytest.mark.timeout(60)
+
 DELETE_SECONDS = 0.5
 RETURN_SECONDS = 2.0
 HANG = Fault(hang=True)
@@ -34,7 +36,7 @@ class Caller:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        until = time.monotonic() + 15
+        until = time.monotonic() + 50
         while not self._when() and time.monotonic() < until:
             time.sleep(0.005)
         self.aborted_at = time.monotonic()
