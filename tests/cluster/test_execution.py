@@ -154,7 +154,9 @@ def try_to_send(sandbox: Sandbox, layout: Layout, recorder: tuple[int, subproces
     assert process.stdout.readline() == "control\n"
 
 
-def test_d23_no_byte_leaves_the_pod(sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]) -> None:
+def test_d23_no_byte_leaves_the_pod(
+    sandbox: Sandbox, layout: Layout, recorder: tuple[int, subprocess.Popen[str]]
+) -> None:
     try_to_send(sandbox, layout, recorder)
 
 
