@@ -75,6 +75,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
     runtime_class: str = "gvisor"
     node_selector: Mapping[str, str] = {}
     tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
+    dns_policy: str = "None"
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = {}

@@ -1,4 +1,4 @@
-"""The command line: ``adk-gke-sandbox run``, ``sweep`` and ``contract``."""
+"""The command line: ``adk-gke-sandbox run``, ``sweep``, ``preflight`` and ``contract``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from adk_gke_sandbox import contract as contracts
-from adk_gke_sandbox import kube, sweep, telemetry
+from adk_gke_sandbox import kube, preflight, sweep, telemetry
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ConfigError, ContractError, SandboxError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, Timings
+from adk_gke_sandbox.preflight import rendering
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -133,6 +134,34 @@ def sweep_(
         _err.print(f"adk-gke-sandbox: {failure}", style="red", markup=False)
     if refused:
         raise typer.Exit(EXIT_USAGE)
+
+
+@app.command("preflight")
+def preflight_(
+    contract: Annotated[Path | None, typer.Option(help="Contract; default as for run.")] = None,
+    kubeconfig: Annotated[str | None, typer.Option()] = None,
+    context: Annotated[str | None, typer.Option(help="Default: the contract's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check the live cluster against the contract, and one sandbox from inside.
+
+    Exit code: 0 all is well, 1 something is wrong, 2 bad usage, 3 something could not be looked at.
+    """
+    try:
+        with _err.status("") as status:
+            found = preflight.run(
+                contracts.load(contract), kubeconfig_path=kubeconfig, kubeconfig_context=context, report=status.update
+            )
+    except SandboxError as error:
+        _fail(error)
+    if as_json:
+        typer.echo(json.dumps(rendering.document(found), indent=2))
+    else:
+        Console(highlight=False).print(rendering.table(found))
+        for paragraph in rendering.problems(found):
+            _out.print(f"\n{paragraph}", markup=False)
+        _out.print(f"\n{rendering.conclusion(found)}", markup=False)
+    raise typer.Exit(rendering.exit_code(found))
 
 
 @contract_app.command("show")

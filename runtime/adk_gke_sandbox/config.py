@@ -38,6 +38,7 @@ _LABEL_KEY: Final = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z
 """https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set."""
 
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DNS_POLICIES: Final = ("None", "ClusterFirst")
 _PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
 
 
@@ -78,6 +79,7 @@ class ExecutorConfig:
         runtime_class: RuntimeClass of the sandbox pods.
         node_selector: Node labels that the sandbox pods ask for.
         tolerations: Taints that the sandbox pods tolerate.
+        dns_policy: ``None``: a sandbox resolves no names; ``ClusterFirst`` where it may connect to hosts.
         image_pull_policy: ``IfNotPresent``, ``Always`` or ``Never``.
         image_pull_secrets: Names of Secrets in the namespace with credentials of a registry.
         env: Environment variables of every program.
@@ -106,6 +108,7 @@ class ExecutorConfig:
     runtime_class: str = "gvisor"
     node_selector: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
+    dns_policy: str = "None"
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -141,11 +144,11 @@ class ExecutorConfig:
             raise ConfigError(
                 f"mem_limit={self.mem_limit!r} is too small for Python under gVisor", "Give at least 128Mi"
             )
-        if self.image_pull_policy not in _PULL_POLICIES:
-            raise ConfigError(
-                f"image_pull_policy={self.image_pull_policy!r} is unknown",
-                f"Use one of {', '.join(_PULL_POLICIES)}",
-            )
+        for setting, choices in (("dns_policy", _DNS_POLICIES), ("image_pull_policy", _PULL_POLICIES)):
+            if getattr(self, setting) not in choices:
+                raise ConfigError(
+                    f"{setting}={getattr(self, setting)!r} is unknown", f"Use one of {', '.join(choices)}"
+                )
         quantity(self.ephemeral_storage, setting="ephemeral_storage")
         if self.scratch_bytes > self.memory_bytes:
             raise ConfigError(
@@ -210,6 +213,7 @@ class ExecutorConfig:
             "runtime_class": contract.runtime_class,
             "node_selector": MappingProxyType(dict(contract.node_selector)),
             "tolerations": contract.tolerations,
+            "dns_policy": contract.dns_policy,
             **overrides,
         }
         config = cls(**given)

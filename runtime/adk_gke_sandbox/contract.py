@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -31,6 +32,21 @@ ANNOTATION: Final = "adk-gke-sandbox/"
 """Prefix of the labels and annotations that tie objects to an ADK session."""
 
 INVOCATION_ANNOTATION: Final = f"{ANNOTATION}invocation-id"
+
+STACK_LABEL: Final = "adk-gke-sandbox/stack"
+"""Label of everything that a stack makes in a cluster; its value is the stack's name."""
+
+CONTRACT_CONFIG_MAP: Final = "adk-gke-sandbox"
+"""Name of the ConfigMap in the agents' namespace that agents mount at ``/etc/adk-gke-sandbox``."""
+
+EXECUTOR_ROLE: Final = "sandbox-executor"
+"""Name of the Role with the executor's rules, and of its binding."""
+
+DENY_ALL_POLICY: Final = "deny-all"
+"""Name of the NetworkPolicy of each namespace that allows nothing."""
+
+PODS: Final = "pods"
+JOBS: Final = "jobs"
 
 SANDBOX_UID: Final = 1001
 RUNTIME_NODE_KEY: Final = "sandbox.gke.io/runtime"
@@ -131,9 +147,23 @@ class Contract(_Model):
     schedule_timeout_seconds: int = Field(default=300, gt=0)
     egress: Literal["none", "fqdn", "internet"] = "none"
 
+    @property
+    def dns_policy(self) -> str:
+        """The ``dnsPolicy`` of sandbox pods: what may connect nowhere resolves nothing."""
+        return "None" if self.egress == "none" else "ClusterFirst"
+
     def to_json(self) -> str:
         """Return the document with stable key order, as exported and mounted."""
         return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+
+
+def policy_name(contract: Contract, kind: str) -> str:
+    """Return the name of the admission policy for pods or jobs, and of its binding.
+
+    It carries the namespace, which is one stack's only; two stacks of one name can share a cluster.
+    """
+    stack = re.sub(r"[^a-z0-9]+", "-", contract.stack.lower()).strip("-")
+    return "-".join(filter(None, [APP_NAME, stack, contract.namespace, kind]))
 
 
 def parse(document: str | bytes | Mapping[str, Any], *, source: str = "contract") -> Contract:

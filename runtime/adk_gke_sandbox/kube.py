@@ -81,6 +81,8 @@ class Cluster:
         # Untyped: the methods return the raw answer, not the models that they are annotated with.
         self._core: Any = client.CoreV1Api(api_client)
         self._batch: Any = client.BatchV1Api(api_client)
+        # Its paths are those of every API group but the core.
+        self._others: Any = client.CustomObjectsApi(api_client)
 
     @property
     def host(self) -> str:
@@ -149,6 +151,52 @@ class Cluster:
             )
 
         return Watch(lambda: self.list_objects(kind, namespace, **selector), open_from)
+
+    def read(self, group: str, resource: str, *, namespace: str = "", name: str = "") -> dict[str, Any]:
+        """Return an object of a group's ``v1``, or without a name the list of all.
+
+        Args:
+            group: API group; empty for the core.
+            resource: Resource in plural, of the core one of ``_CORE``.
+            namespace: Namespace; empty for a resource of the cluster.
+            name: Name of the object.
+        """
+        scope = "namespaced" if namespace else "cluster"
+        if group:
+            method = getattr(self._others, f"{'get' if name else 'list'}_{scope}_custom_object")
+            given = [group, "v1", *filter(None, [namespace]), resource, *filter(None, [name])]
+        else:
+            kind = f"namespaced_{_CORE[resource]}" if namespace else _CORE[resource]
+            method = getattr(self._core, f"{'read' if name else 'list'}_{kind}")
+            given = [*filter(None, [name]), *filter(None, [namespace])]
+        target = " ".join(filter(None, [_qualified(resource, group), "/".join(filter(None, [namespace, name]))]))
+        return self._send("get" if name else "list", target, lambda: _document(method(*given, **_BOUNDED)))
+
+    def create(
+        self, group: str, resource: str, manifest: Mapping[str, Any], *, namespace: str = "", dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Create an object of a group's ``v1``, or have the API server only say whether it would; return its answer.
+
+        Args:
+            group: API group; empty for the core, where there are pods only.
+            resource: Resource in plural.
+            manifest: The object.
+            namespace: Namespace; empty for a resource of the cluster.
+            dry_run: Whether nothing is stored.
+        """
+        options = {**_BOUNDED, **({"dry_run": "All"} if dry_run else {})}
+        if group:
+            method = getattr(self._others, f"create_{'namespaced' if namespace else 'cluster'}_custom_object")
+            given = [group, "v1", *filter(None, [namespace]), resource, manifest]
+        else:
+            method, given = self._core.create_namespaced_pod, [namespace, manifest]
+        target = " ".join(filter(None, [_qualified(resource, group), namespace]))
+        return self._send("create", target, lambda: _document(method(*given, **options)))
+
+    def get_version(self) -> dict[str, Any]:
+        """Return the version of the API server."""
+        version: Any = client.VersionApi(self._client)
+        return self._send("get", "version", lambda: _document(version.get_code(**_BOUNDED)))
 
     def follow_log(self, namespace: str, pod: str, container: str) -> Stream:
         """Follow a container's log from its beginning, byte for byte."""
@@ -239,6 +287,17 @@ class Cluster:
             ) from error
 
 
+_CORE: Final[Mapping[str, str]] = {
+    "configmaps": "config_map",
+    "limitranges": "limit_range",
+    "namespaces": "namespace",
+    "nodes": "node",
+    "resourcequotas": "resource_quota",
+    "serviceaccounts": "service_account",
+    "services": "service",
+}
+"""What the client's methods call the resources of the core group."""
+
 _BOUNDED: Final[Mapping[str, Any]] = {
     "_preload_content": False,
     "_request_timeout": (CONNECT_SECONDS, READ_SECONDS),
@@ -322,6 +381,10 @@ def _in_cluster() -> bool:
     except OSError:
         return True  # and that it cannot be read is the error to show
     return True
+
+
+def _qualified(resource: str, group: str) -> str:
+    return f"{resource}.{group}" if group else resource
 
 
 def _read(response: Any) -> bytes:

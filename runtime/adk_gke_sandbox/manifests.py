@@ -144,10 +144,10 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         **(
             {"imagePullSecrets": [{"name": name} for name in secrets]} if (secrets := config.image_pull_secrets) else {}
         ),
-        "dnsPolicy": "None",
+        "dnsPolicy": config.dns_policy,
         # The API server wants a name server with the policy None; nothing answers at this address, the
         # discard-only one would be IPv6.
-        "dnsConfig": {"nameservers": ["127.0.0.1"]},
+        **({"dnsConfig": {"nameservers": ["127.0.0.1"]}} if config.dns_policy == "None" else {}),
         "nodeSelector": dict(config.node_selector),
         "tolerations": [
             {key: value for key, value in toleration.model_dump().items() if value} for toleration in config.tolerations

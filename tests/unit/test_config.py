@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from adk_gke_sandbox import manifests
 from adk_gke_sandbox.config import ExecutorConfig, quantity
 from adk_gke_sandbox.contract import Ceilings, Contract
 from adk_gke_sandbox.errors import ConfigError
@@ -91,3 +92,20 @@ def test_a_ceiling_itself_is_allowed() -> None:
     contract = CONTRACT.model_copy(update={"ceilings": Ceilings(cpu="1", memory="1Gi", timeout_seconds=60)})
     config = ExecutorConfig.from_contract(contract, cpu_limit="1000m", mem_limit="1024Mi", timeout_seconds=60)
     assert config.timeout_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("egress", "policy"), [("none", "None"), ("fqdn", "ClusterFirst"), ("internet", "ClusterFirst")]
+)
+def test_names_resolve_where_the_contract_lets_sandboxes_out(egress: Any, policy: str) -> None:
+    contract = CONTRACT.model_copy(update={"egress": egress})
+    config = ExecutorConfig.from_contract(contract)
+    pod = manifests.job(config, "x", [{}])["spec"]["template"]["spec"]
+    assert pod["dnsPolicy"] == policy
+    assert ("dnsConfig" in pod) == (policy == "None")
+
+
+def test_a_dns_policy_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError) as raised:
+        ExecutorConfig(dns_policy="Default")
+    assert str(raised.value) == "dns_policy='Default' is unknown. Use one of None, ClusterFirst"
