@@ -5,6 +5,7 @@ and environment: whatever they are, they end in a Kubernetes provider.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 # Pulumi runs this file with "." (this folder) first on sys.path: `infra.settings` would not be found, and a
@@ -17,8 +18,12 @@ import pulumi  # noqa: E402
 import pulumi_kubernetes as kubernetes  # noqa: E402
 
 from adk_gke_sandbox.errors import ConfigError  # noqa: E402
+from infra.cluster import SandboxCluster, SandboxClusterArgs  # noqa: E402
 from infra.environment import SandboxEnvironment, SandboxEnvironmentArgs  # noqa: E402
-from infra.settings import Settings  # noqa: E402
+from infra.existing_cluster import existing_gke  # noqa: E402
+from infra.gke_settings import GkeSettings  # noqa: E402
+from infra.links import console_links  # noqa: E402
+from infra.settings import COMPONENT, Settings  # noqa: E402
 
 
 def main() -> None:
@@ -29,26 +34,125 @@ def main() -> None:
     """
     try:
         settings = Settings.from_config(pulumi.get_stack())
+        if not pulumi.runtime.is_dry_run():
+            # A preview of the committed stack files must work for everybody.
+            settings.environment.require_image()
     except ConfigError as error:
         raise pulumi.RunError(str(error)) from error
+    for warning in settings.warnings():
+        pulumi.log.warn(warning)
+    if settings.gke:
+        _on_gke(settings, settings.gke)
+    else:
+        _on_existing(settings)
+
+
+def _on_gke(settings: Settings, gke: GkeSettings) -> None:
+    """Make a cluster, and the environment in it."""
     contract = settings.contract()
-    cluster = kubernetes.Provider(
-        "cluster",
-        kubeconfig=str(Path(settings.kubeconfig).expanduser()),
-        context=settings.context,
-        # Without it a changed kubeconfig replaces the provider, and with it every object.
-        cluster_identifier=settings.context,
-        # Without it a changed contract replaces the ConfigMap, and agents lose it meanwhile.
-        enable_config_map_mutable=True,
-    )
-    environment = SandboxEnvironment(
-        "sandbox",
-        SandboxEnvironmentArgs(
-            contract=contract, quota=settings.quota, pod_security_version=settings.pod_security_version
+    opts = pulumi.ResourceOptions(protect=settings.protect)
+    made = SandboxCluster(
+        COMPONENT,
+        SandboxClusterArgs(
+            stack=settings.stack,
+            mode="autopilot" if settings.cluster_mode == "autopilot" else "standard",
+            gke=gke,
+            way_out=contract.egress != "none",
+            fqdn_policies=contract.egress == "fqdn",
+            agents_namespace=contract.agents_namespace,
+            agent_service_account=contract.agent_service_account,
         ),
-        pulumi.ResourceOptions(providers=[cluster]),
+        opts,
+    )
+    provider = _provider(opts, kubeconfig=made.kubeconfig, cluster_identifier=made.cluster.id)
+    environment = SandboxEnvironment(
+        COMPONENT,
+        _arguments(
+            settings,
+            cluster=pulumi.Output.all(name=made.cluster.name, endpoint=made.endpoint, context=made.context),
+            deleted_with=made.cluster,
+        ),
+        pulumi.ResourceOptions(providers=[provider], depends_on=made.ready, protect=settings.protect),
     )
     pulumi.export("sandbox", environment.contract)
+    pulumi.export("kubeconfig", made.kubeconfig)
+    pulumi.export("repository", made.repository)
+    pulumi.export(
+        "links",
+        made.cluster.name.apply(
+            lambda name: console_links(
+                project=gke.project, location=gke.region, name=name, namespace=contract.namespace
+            )
+        ),
+    )
+
+
+def _on_existing(settings: Settings) -> None:
+    """Make the environment in a cluster that is there already."""
+    opts = pulumi.ResourceOptions(protect=settings.protect)
+    if named := settings.existing.named:
+        found = existing_gke(named)
+        provider = _provider(opts, kubeconfig=found.kubeconfig, cluster_identifier=settings.existing.gke_cluster)
+        environment = SandboxEnvironment(
+            COMPONENT,
+            _arguments(settings, cluster=pulumi.Output.all(endpoint=found.endpoint, context=found.context)),
+            pulumi.ResourceOptions(providers=[provider]),
+        )
+        pulumi.export("kubeconfig", found.kubeconfig)
+        pulumi.export(
+            "links",
+            console_links(
+                project=named.project,
+                location=named.location,
+                name=named.name,
+                namespace=settings.environment.namespace,
+            ),
+        )
+    else:
+        existing = settings.existing
+        provider = _provider(
+            opts,
+            kubeconfig=str(existing.kubeconfig_path),
+            cluster_identifier=existing.context,
+            context=existing.context,
+        )
+        environment = SandboxEnvironment(COMPONENT, _arguments(settings), pulumi.ResourceOptions(providers=[provider]))
+    pulumi.export("sandbox", environment.contract)
+
+
+def _provider(
+    opts: pulumi.ResourceOptions,
+    *,
+    kubeconfig: pulumi.Input[str],
+    cluster_identifier: pulumi.Input[str],
+    context: str | None = None,
+) -> kubernetes.Provider:
+    return kubernetes.Provider(
+        "cluster",
+        kubeconfig=kubeconfig,
+        context=context,
+        # Without it a changed kubeconfig replaces the provider, and with it every object.
+        cluster_identifier=cluster_identifier,
+        # Without it a changed contract replaces the ConfigMap, and agents lose it meanwhile.
+        enable_config_map_mutable=True,
+        opts=opts,
+    )
+
+
+def _arguments(
+    settings: Settings,
+    *,
+    cluster: pulumi.Input[Mapping[str, str]] | None = None,
+    deleted_with: pulumi.Resource | None = None,
+) -> SandboxEnvironmentArgs:
+    return SandboxEnvironmentArgs(
+        contract=settings.contract(),
+        quota=settings.environment.quota,
+        pod_security_version=settings.environment.pod_security_version,
+        egress_hosts=settings.environment.egress_hosts,
+        cluster=cluster,
+        deleted_with=deleted_with,
+    )
 
 
 main()

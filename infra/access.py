@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -16,14 +15,13 @@ import pulumi_kubernetes as kubernetes
 from adk_gke_sandbox.contract import (
     APP_LABEL,
     APP_NAME,
+    EXECUTOR_ROLE,
     EXECUTOR_RULES,
     MANAGED_BY_LABEL,
+    STACK_LABEL,
     Contract,
     Rule,
 )
-
-STACK_LABEL: Final = "adk-gke-sandbox/stack"
-EXECUTOR_ROLE: Final = "sandbox-executor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,22 +55,22 @@ def pod_security(level: str, version: str) -> dict[str, str]:
     }
 
 
-def namespaces(contract: Contract, pod_security_version: str, opts: pulumi.ResourceOptions) -> Namespaces:
-    """Create both namespaces."""
+def namespaces(name: str, contract: Contract, pod_security_version: str, opts: pulumi.ResourceOptions) -> Namespaces:
+    """Create both namespaces; logical names begin with ``name``."""
 
-    def namespace(logical: str, name: str, level: str) -> kubernetes.core.v1.Namespace:
+    def namespace(logical: str, called: str, level: str) -> kubernetes.core.v1.Namespace:
         return kubernetes.core.v1.Namespace(
             logical,
             metadata=kubernetes.meta.v1.ObjectMetaArgs(
-                name=name, labels=labels(contract) | pod_security(level, pod_security_version)
+                name=called, labels=labels(contract) | pod_security(level, pod_security_version)
             ),
             opts=opts,
         )
 
     return Namespaces(
         # Agents are somebody else's pods: root in a container is theirs to decide, the node is not.
-        agents=namespace("agents-namespace", contract.agents_namespace, "baseline"),
-        sandbox=namespace("sandbox-namespace", contract.namespace, "restricted"),
+        agents=namespace(f"{name}-agents-namespace", contract.agents_namespace, "baseline"),
+        sandbox=namespace(f"{name}-namespace", contract.namespace, "restricted"),
     )
 
 
@@ -96,11 +94,12 @@ def role_rules(rules: Iterable[Rule]) -> list[kubernetes.rbac.v1.PolicyRuleArgs]
 
 
 def identities(
-    contract: Contract, created: Namespaces, walls: list[pulumi.Resource], opts: pulumi.ResourceOptions
+    name: str, contract: Contract, created: Namespaces, walls: list[pulumi.Resource], opts: pulumi.ResourceOptions
 ) -> kubernetes.rbac.v1.RoleBinding:
     """Create the ServiceAccounts and let the agents' one execute in the sandbox namespace.
 
     Args:
+        name: What the logical names begin with.
         contract: Names of everything.
         created: The namespaces.
         walls: What must exist before an agent may start a sandbox.
@@ -111,8 +110,8 @@ def identities(
     """
     in_agents, in_sandbox = inside(created.agents, opts), inside(created.sandbox, opts)
     for logical, namespace, options in (
-        ("agents-default", contract.agents_namespace, in_agents),
-        ("sandbox-default", contract.namespace, in_sandbox),
+        (f"{name}-agents-default", contract.agents_namespace, in_agents),
+        (f"{name}-default", contract.namespace, in_sandbox),
     ):
         # Kubernetes makes `default` itself; a pod that names no ServiceAccount must get no token either.
         kubernetes.core.v1.ServiceAccountPatch(
@@ -122,25 +121,25 @@ def identities(
             opts=options,
         )
     agent = kubernetes.core.v1.ServiceAccount(
-        "agent",
+        f"{name}-agent",
         metadata=metadata(contract, contract.agent_service_account, contract.agents_namespace),
         opts=in_agents,
     )
     # Bound to nothing and without a token: what runs under it is not trusted.
     runner = kubernetes.core.v1.ServiceAccount(
-        "sandbox-runner",
+        f"{name}-runner",
         metadata=metadata(contract, contract.sandbox_service_account, contract.namespace),
         automount_service_account_token=False,
         opts=in_sandbox,
     )
     role = kubernetes.rbac.v1.Role(
-        "executor",
+        f"{name}-executor",
         metadata=metadata(contract, EXECUTOR_ROLE, contract.namespace),
         rules=role_rules(EXECUTOR_RULES),
         opts=in_sandbox,
     )
     return kubernetes.rbac.v1.RoleBinding(
-        "executor",
+        f"{name}-executor",
         metadata=metadata(contract, EXECUTOR_ROLE, contract.namespace),
         role_ref=kubernetes.rbac.v1.RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=EXECUTOR_ROLE),
         subjects=[

@@ -1,11 +1,13 @@
 """What a sandbox cannot do: use more than its share, and talk to anything.
 
-Quota, LimitRange and NetworkPolicies. Pod Security is a label of the namespace (``access``). gVisor itself
-comes with the cluster: its RuntimeClass is GKE's, or the local cluster's, never this program's.
+Quota, LimitRange and NetworkPolicies. Pod Security is a label of the namespace (``access``), what a single
+object may ask for is the business of ``admission``. gVisor itself comes with the cluster: its RuntimeClass is
+GKE's, or the local cluster's, never this program's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,13 +15,20 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from adk_gke_sandbox.config import EPHEMERAL_STORAGE
-from adk_gke_sandbox.contract import Contract
+from adk_gke_sandbox.contract import DENY_ALL_POLICY, Contract
 from adk_gke_sandbox.manifests import CONFIG_MAPS_MAX
 from infra.access import metadata
+from infra.admission_rules import EPHEMERAL_STORAGE_CEILING_MIB
 from infra.settings import Quota
 
-EPHEMERAL_STORAGE_CEILING_MIB: Final = 1024
-"""Disk of one sandbox at the most; it holds the container's log and the mounted request, nothing else."""
+LINK_LOCAL: Final = "169.254.0.0/16"
+METADATA: Final = "169.254.169.254"
+NODE_DNS: Final = "169.254.20.10"
+
+PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", LINK_LOCAL)
+"""What is not the internet: private, shared and link-local addresses (RFC 1918, 6598, 3927)."""
+
+PRIVATE_IPV6: Final = ("fc00::/7", "fe80::/10")
 
 _networking = kubernetes.networking.v1
 
@@ -77,16 +86,16 @@ def limits(contract: Contract) -> list[kubernetes.core.v1.LimitRangeItemArgs]:
     ]
 
 
-def bounds(contract: Contract, quota: Quota, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
-    """Create quota and LimitRange of the sandbox namespace."""
+def bounds(name: str, contract: Contract, quota: Quota, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+    """Create quota and LimitRange of the sandbox namespace; logical names begin with ``name``."""
     total = kubernetes.core.v1.ResourceQuota(
-        "sandbox-quota",
+        f"{name}-quota",
         metadata=metadata(contract, "sandbox", contract.namespace),
         spec=kubernetes.core.v1.ResourceQuotaSpecArgs(hard=quota_hard(quota)),
         opts=opts,
     )
     each = kubernetes.core.v1.LimitRange(
-        "sandbox-limits",
+        f"{name}-limits",
         metadata=metadata(contract, "sandbox", contract.namespace),
         spec=kubernetes.core.v1.LimitRangeSpecArgs(limits=limits(contract)),
         opts=opts,
@@ -98,7 +107,7 @@ def deny_all(contract: Contract, logical: str, namespace: str, opts: pulumi.Reso
     """Create the policy that selects every pod of a namespace and allows nothing, in or out."""
     return _networking.NetworkPolicy(
         logical,
-        metadata=metadata(contract, "deny-all", namespace),
+        metadata=metadata(contract, DENY_ALL_POLICY, namespace),
         spec=_networking.NetworkPolicySpecArgs(
             pod_selector=kubernetes.meta.v1.LabelSelectorArgs(), policy_types=["Ingress", "Egress"]
         ),
@@ -106,41 +115,104 @@ def deny_all(contract: Contract, logical: str, namespace: str, opts: pulumi.Reso
     )
 
 
-def agents_egress(contract: Contract, opts: pulumi.ResourceOptions) -> None:
+def agents_egress(name: str, contract: Contract, opts: pulumi.ResourceOptions) -> None:
     """Create the policy that lets agents resolve names and call the Kubernetes and model APIs.
 
-    Both are TLS on addresses that a NetworkPolicy cannot name; the port of the API server may differ from 443.
+    The APIs are TLS on addresses that a NetworkPolicy cannot name; the port of the API server may differ from 443.
     """
-    peer, port = _networking.NetworkPolicyPeerArgs, _networking.NetworkPolicyPortArgs
     tls = sorted({443, urlsplit(contract.cluster.endpoint).port or 443})
+    _allow(
+        contract,
+        f"{name}-agents-egress",
+        "allow-dns-and-apis",
+        contract.agents_namespace,
+        [
+            *_dns(contract),
+            # 169.254.0.0/16 is where a cloud's metadata server is.
+            _rule([_block("0.0.0.0/0", LINK_LOCAL)], *(("TCP", port) for port in tls)),
+            # Workload Identity; what answers there is GKE's own, and gives a pod its own identity only.
+            *([_rule([_block(f"{METADATA}/32")], ("TCP", 80), ("TCP", 8080))] if contract.cluster.project else []),
+        ],
+        opts,
+    )
+
+
+def sandbox_egress(name: str, contract: Contract, hosts: Iterable[str], opts: pulumi.ResourceOptions) -> None:
+    """Create what lets sandboxes out, if the contract says so: to the internet, or to hosts by name.
+
+    Args:
+        name: What the logical names begin with.
+        contract: Its ``egress`` is ``none``, ``fqdn`` or ``internet``.
+        hosts: Host names for ``fqdn``; ``*.example.com`` is all below it.
+        opts: Options of every resource.
+    """
+    if contract.egress == "none":
+        return
+    rules = _dns(contract)
+    if contract.egress == "internet":
+        rules.append(_rule([_block("0.0.0.0/0", *PRIVATE), _block("::/0", *PRIVATE_IPV6)]))
+    _allow(contract, f"{name}-egress", "allow-egress", contract.namespace, rules, opts)
+    if contract.egress == "fqdn":
+        kubernetes.apiextensions.CustomResource(
+            f"{name}-hosts",
+            # https://cloud.google.com/kubernetes-engine/docs/how-to/fqdn-network-policies
+            api_version="networking.gke.io/v1alpha1",
+            kind="FQDNNetworkPolicy",
+            metadata=metadata(contract, "allow-hosts", contract.namespace),
+            spec={
+                "podSelector": {},
+                "egress": [
+                    {
+                        "matches": [{"pattern" if "*" in host else "name": host} for host in hosts],
+                        "ports": [{"protocol": "TCP", "port": 443}],
+                    }
+                ],
+            },
+            opts=opts,
+        )
+
+
+def _dns(contract: Contract) -> list[_networking.NetworkPolicyEgressRuleArgs]:
+    """Return what resolving names takes."""
+    kube_dns = _networking.NetworkPolicyPeerArgs(
+        namespace_selector=kubernetes.meta.v1.LabelSelectorArgs(
+            match_labels={"kubernetes.io/metadata.name": "kube-system"}
+        ),
+        pod_selector=kubernetes.meta.v1.LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
+    )
+    # Where Cloud DNS and the cache of a node answer.
+    local = [_block(f"{NODE_DNS}/32")] if contract.cluster.project else []
+    return [_rule([kube_dns, *local], ("UDP", 53), ("TCP", 53))]
+
+
+def _allow(
+    contract: Contract,
+    logical: str,
+    name: str,
+    namespace: str,
+    rules: list[_networking.NetworkPolicyEgressRuleArgs],
+    opts: pulumi.ResourceOptions,
+) -> None:
     _networking.NetworkPolicy(
-        "agents-egress",
-        metadata=metadata(contract, "allow-dns-and-apis", contract.agents_namespace),
+        logical,
+        metadata=metadata(contract, name, namespace),
         spec=_networking.NetworkPolicySpecArgs(
-            pod_selector=kubernetes.meta.v1.LabelSelectorArgs(),
-            policy_types=["Egress"],
-            egress=[
-                _networking.NetworkPolicyEgressRuleArgs(
-                    to=[
-                        peer(
-                            namespace_selector=kubernetes.meta.v1.LabelSelectorArgs(
-                                match_labels={"kubernetes.io/metadata.name": "kube-system"}
-                            ),
-                            pod_selector=kubernetes.meta.v1.LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
-                        )
-                    ],
-                    ports=[port(protocol="UDP", port=53), port(protocol="TCP", port=53)],
-                ),
-                _networking.NetworkPolicyEgressRuleArgs(
-                    # 169.254.0.0/16 is where a cloud's metadata server is.
-                    to=[
-                        peer(
-                            ip_block=_networking.IPBlockArgs(cidr="0.0.0.0/0", except_=["169.254.0.0/16"]),
-                        )
-                    ],
-                    ports=[port(protocol="TCP", port=number) for number in tls],
-                ),
-            ],
+            pod_selector=kubernetes.meta.v1.LabelSelectorArgs(), policy_types=["Egress"], egress=rules
         ),
         opts=opts,
+    )
+
+
+def _rule(
+    to: list[_networking.NetworkPolicyPeerArgs], *ports: tuple[str, int]
+) -> _networking.NetworkPolicyEgressRuleArgs:
+    return _networking.NetworkPolicyEgressRuleArgs(
+        to=to,
+        ports=[_networking.NetworkPolicyPortArgs(protocol=protocol, port=port) for protocol, port in ports] or None,
+    )
+
+
+def _block(cidr: str, *excluded: str) -> _networking.NetworkPolicyPeerArgs:
+    return _networking.NetworkPolicyPeerArgs(
+        ip_block=_networking.IPBlockArgs(cidr=cidr, except_=list(excluded) or None)
     )

@@ -29,6 +29,16 @@ _SILENT: Final = re.compile(
 )
 """Lines of the engine that go to the log only."""
 
+_HEADING: Final = re.compile(r"^  (?P<type>[\w:./-]+) \((?P<name>.+)\):$")
+"""Line of the engine's diagnostics above the messages of one resource."""
+
+_VIOLATION: Final = re.compile(r"^ +- \[mandatory\].*  (?P<rule>[\w-]+)  \((?P<resource>.+)\)$")
+"""Line of a policy pack's verdict above the title of the rule and what is wrong."""
+
+_ANNOUNCED: Final = re.compile(r"\d+ errors? occurred:")
+_UNHANDLED: Final = "Program failed with an unhandled exception"
+_VERDICT: Final = re.compile(r"(update|preview|destroy|refresh) failed|resource (creation|update|deletion) failed")
+
 Report = Callable[[str], None]
 
 
@@ -41,9 +51,15 @@ class Stack:
     """One stack: where its state is and which cluster it is for.
 
     Attributes:
-        name: Name of the stack; `infra/stacks/Pulumi.NAME.yaml` is its committed configuration.
+        name: Name of the stack.
         folder: State, working copies and logs of the engine.
-        kubeconfig: Admin kubeconfig of the cluster; its current context is the cluster.
+        kubeconfig: Admin kubeconfig of the cluster; its current context is the cluster. ``None`` is for a
+            stack that makes its cluster, or names one in its configuration.
+        configuration: Name of the committed configuration, `infra/stacks/Pulumi.CONFIGURATION.yaml`; empty
+            is the stack's own name.
+        providers: Name of a provider -> folder of its plugin, beyond Kubernetes.
+        path: Folders that come first on PATH, such as that of a kubeconfig's credential plugin.
+        environment: More variables for the engine and its plugins; they win.
         tools: Paths of ``pulumi``, ``pulumi-language-python``, ``pulumi-language-python-exec`` and
             ``pulumi-resource-kubernetes``.
         python: Folder of the interpreter that has Pulumi's SDK and pip.
@@ -51,9 +67,13 @@ class Stack:
 
     name: str = "local"
     folder: Path
-    kubeconfig: Path
+    kubeconfig: Path | None
     tools: Mapping[str, Path]
     python: Path = field(default=Path(sys.executable).parent)
+    configuration: str = ""
+    providers: Mapping[str, Path] = field(default_factory=dict)
+    path: Sequence[Path] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, layout: Layout, report: Report = print) -> Stack:
@@ -84,15 +104,15 @@ class Stack:
         return self.folder / f"{verb}.log"
 
 
-def _environment(stack: Stack) -> dict[str, str]:
-    """Return the engine's environment: nothing of Pulumi, Python or Kubernetes in ours decides anything."""
+def variables(stack: Stack) -> dict[str, str]:
+    """Return the environment of the engine: nothing of Pulumi, Python or Kubernetes in ours decides anything."""
     ours = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PULUMI_", "PYTHON")) and name not in ("KUBECONFIG", "VIRTUAL_ENV")
     }
-    folders = [str(stack.python), str(stack.folder / "bin"), str(stack.tools["pulumi"].parent)]
-    host = urlsplit(target(stack).server).hostname or ""
+    folders = [*map(str, stack.path), str(stack.python), str(stack.folder / "bin"), str(stack.tools["pulumi"].parent)]
+    host = urlsplit(target(stack.kubeconfig).server).hostname if stack.kubeconfig else None
     direct = ",".join(filter(None, [ours.get("NO_PROXY") or ours.get("no_proxy"), "127.0.0.1,localhost", host]))
     return {
         **ours,
@@ -106,6 +126,7 @@ def _environment(stack: Stack) -> dict[str, str]:
         "PULUMI_CONFIG_PASSPHRASE": "",
         "PULUMI_SKIP_UPDATE_CHECK": "1",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+        **stack.environment,
     }
 
 
@@ -117,18 +138,18 @@ class Target:
     server: str
 
 
-def target(stack: Stack) -> Target:
-    """Return context and API server of the kubeconfig."""
+def target(kubeconfig: Path) -> Target:
+    """Return context and API server of a kubeconfig."""
     try:
-        document = yaml.safe_load(stack.kubeconfig.read_text(encoding="utf-8"))
+        document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
         context = str(document["current-context"])
         name = next(entry["context"]["cluster"] for entry in document["contexts"] if entry["name"] == context)
         server = next(entry["cluster"]["server"] for entry in document["clusters"] if entry["name"] == name)
     except FileNotFoundError:
-        raise StackError(f"no file {stack.kubeconfig}. Start the cluster with `python infra/local up`") from None
+        raise StackError(f"no file {kubeconfig}. Start the cluster with `python infra/local up`") from None
     except (OSError, ValueError, LookupError, TypeError, StopIteration, yaml.YAMLError) as error:
         raise StackError(
-            f"{stack.kubeconfig} is not a usable kubeconfig ({type(error).__name__}). "
+            f"{kubeconfig} is not a usable kubeconfig ({type(error).__name__}). "
             "Write it again with `python infra/local kubeconfig`"
         ) from None
     return Target(context=context, server=str(server))
@@ -149,12 +170,11 @@ def _command(stack: Stack, arguments: Sequence[str]) -> list[str]:
 def stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -> None:
     """Run a verb with progress on ``report`` and everything in the verb's log."""
     command = _command(stack, [verb, "--stack", stack.name, "--suppress-outputs", *arguments])
-    errors: list[str] = []
     with (
         stack.log(verb).open("w", encoding="utf-8") as log,
         subprocess.Popen(
             command,
-            env=_environment(stack),
+            env=variables(stack),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -172,15 +192,13 @@ def stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) ->
                 diagnostics = (diagnostics and not line.startswith("Resources:")) or line.startswith("Diagnostics:")
                 if _worth_telling(line) and not diagnostics:
                     report(line.rstrip())
-                if "error:" in line:
-                    errors.append(line.split("error:", 1)[1].strip())
         except KeyboardInterrupt:
             # Ctrl-C reached the engine as well; it ends what it has begun and saves its state.
             report("stopping: waiting for the engine to save its state")
             engine.wait()
             raise
     if engine.returncode:
-        raise _failure(stack, verb, errors)
+        raise _failure(stack, verb, causes(stack.log(verb).read_text(encoding="utf-8")))
 
 
 def _worth_telling(line: str) -> bool:
@@ -192,7 +210,7 @@ def run(stack: Stack, verb: str, arguments: Sequence[str]) -> str:
     """Run a short command and return its standard output."""
     result = subprocess.run(
         _command(stack, arguments),
-        env=_environment(stack),
+        env=variables(stack),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -202,14 +220,43 @@ def run(stack: Stack, verb: str, arguments: Sequence[str]) -> str:
     )
     if result.returncode:
         stack.log(verb).write_text(result.stdout + result.stderr, encoding="utf-8")
-        lines = [line.split("error:", 1)[1].strip() for line in result.stderr.splitlines() if "error:" in line]
-        raise _failure(stack, verb, lines)
+        raise _failure(stack, verb, causes(result.stderr))
     return result.stdout
 
 
+def causes(text: str) -> list[str]:
+    """Return the errors in the engine's output, each as one line.
+
+    Google's provider announces its errors ("1 error occurred:") and then lists them, under the resource in the
+    engine's diagnostics; the list is what counts, and which resource it was.
+    """
+    violations: list[str] = []
+    found: list[str] = []
+    resource = ""
+    listed = False
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if (violation := _VIOLATION.match(line)) and number + 2 < len(lines):
+            violations.append(f"{violation['rule']} ({violation['resource']}): {lines[number + 2].strip()}")
+        elif heading := _HEADING.match(line):
+            resource = f"{heading['name']} ({heading['type']}): "
+        elif "error:" in line:
+            cause = line.split("error:", 1)[1].strip()
+            listed = bool(_ANNOUNCED.fullmatch(cause))
+            # The last word is often a mere "update failed".
+            if cause and not listed and not _VERDICT.fullmatch(cause):
+                found.append(cause)
+        elif listed and (item := line.strip().removeprefix("* ")) and not _ANNOUNCED.fullmatch(item):
+            listed = False
+            if resource:
+                found.append(resource + item)
+    # A program that loses its engine to another error fails as well, now before and now after it.
+    # A violation ends everything else, and what ends may say so before the verdict is printed.
+    return [*violations, *sorted(found, key=lambda cause: cause.startswith(_UNHANDLED))]
+
+
 def _failure(stack: Stack, verb: str, errors: Sequence[str]) -> StackError:
-    # The last word is often a mere "update failed".
-    cause = next((text for text in errors if text and text not in ("update failed", "preview failed")), "")
+    cause = next(iter(errors), "")
     if "cluster is unreachable" in cause:
         cause += ". Start the cluster with `python infra/local up`"
     return StackError(f"pulumi {verb} of stack {stack.name} failed: {cause or 'see the log'} (log: {stack.log(verb)})")

@@ -1,4 +1,4 @@
-"""Drives the real Pulumi engine for a stack on a local cluster: no account, no prompt, no download.
+"""Drives the real Pulumi engine for a stack: no account, no prompt, no download.
 
 The engine works on a copy of Pulumi.yaml and of the stack file, because a stack with a passphrase writes its
 salt into the stack file. State, copies and logs live in one folder. Knows nothing of what the program
@@ -13,7 +13,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -26,7 +26,7 @@ from infra.local.engine import Report, Stack, StackError
 if TYPE_CHECKING:
     from infra.local.layout import Layout
 
-__all__ = ["PROJECT", "Report", "Setting", "Stack", "StackError", "destroy", "output", "preview", "up"]
+__all__ = ["PROJECT", "Report", "Setting", "Stack", "StackError", "destroy", "output", "outputs", "preview", "up"]
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "adk-gke-sandbox"
@@ -39,7 +39,7 @@ _HOST_SCRIPT: Final = "pulumi-language-python-exec"
 _LOCK_WAIT_SECONDS: Final = 300.0
 _LOCK_POLL_SECONDS: Final = 0.2
 
-Setting = str | int | Mapping[str, str]
+Setting = str | int | Mapping[str, str] | Sequence[Any]
 
 
 Where: TypeAlias = "Layout | Stack"
@@ -50,6 +50,7 @@ def up(
     *,
     image: str | None = None,
     settings: Mapping[str, Setting] = MappingProxyType({}),
+    preview_first: bool = False,
     report: Report = print,
 ) -> dict[str, Any]:
     """Create or update everything, and return the contract.
@@ -59,42 +60,65 @@ def up(
     Args:
         where: A local cluster, for its default stack, or a stack.
         image: Sandbox image by digest; ``None`` is the cluster's own one with the data packages.
-        settings: More configuration keys, without the project's prefix.
+        settings: More configuration keys, without the project's prefix; a key with a colon has a prefix already.
+        preview_first: Whether a change that the preview refuses stops everything before it begins. Nothing is
+            precious on a local cluster, where it would only double the time.
         report: Gets each line that the engine prints.
 
     Raises:
         StackError: the engine failed, or another run holds the stack.
     """
     stack = _resolved(where, report)
-    engine.target(stack)  # before anything is written
+    if stack.kubeconfig:
+        engine.target(stack.kubeconfig)  # before anything is written
     given = image or _imported_image(where)
     with _held(stack, report):
         _prepare(stack, {"image": given, **settings}, report)
-        # No preview first: nothing here is precious, and it would double the time.
-        engine.stream(stack, "up", ["--yes", "--skip-preview", "--refresh"], report)
+        engine.stream(stack, "up", [*_consent(preview_first), "--refresh"], report)
         return _output(stack)
 
 
-def preview(where: Where, *, expect_no_changes: bool = False, report: Report = print) -> None:
+def preview(
+    where: Where,
+    *,
+    settings: Mapping[str, Setting] = MappingProxyType({}),
+    policy_pack: Path | None = None,
+    expect_no_changes: bool = False,
+    report: Report = print,
+) -> None:
     """Print what ``up`` would do with the settings of the last ``up``.
 
     Args:
         where: A local cluster, for its default stack, or a stack.
+        settings: Configuration of a stack that is not there yet; it is created, and nothing in it.
+        policy_pack: An executable that judges the program (`infra/policy/pack.py`); a violation is an error.
         expect_no_changes: Whether a change is an error.
         report: Gets each line that the engine prints.
 
     Raises:
-        StackError: no ``up`` before, the engine failed, or there is a change that was not expected.
+        StackError: no such stack and no settings, or both; the engine failed; a violation or a change that was not
+            expected.
     """
     stack = _resolved(where, report)
-    _require(stack)
+    if not settings:
+        _require(stack)
+    elif _exists(stack):
+        raise StackError(f"stack {stack.name} is there already, with the settings of its last `up`. Give none")
     with _held(stack, report):
-        _prepare(stack, {}, report)
-        engine.stream(stack, "preview", ["--diff", *(["--expect-no-changes"] if expect_no_changes else [])], report)
+        _prepare(stack, settings, report)
+        # Among the details of all changes nobody would find what the policy pack says.
+        details = ["--policy-pack", str(policy_pack)] if policy_pack else ["--diff"]
+        engine.stream(stack, "preview", [*details, *(["--expect-no-changes"] if expect_no_changes else [])], report)
 
 
-def destroy(where: Where, *, report: Report = print) -> None:
+def destroy(where: Where, *, preview_first: bool = False, report: Report = print) -> None:
     """Delete everything that the stack created, and the stack; a stack that never existed is already destroyed.
+
+    Args:
+        where: A local cluster, for its default stack, or a stack.
+        preview_first: Whether a protected resource stops everything before it begins. Without it the engine
+            deletes what depends on that resource, and stops there.
+        report: Gets each line that the engine prints.
 
     Raises:
         StackError: the engine failed, or another run holds the stack.
@@ -105,7 +129,7 @@ def destroy(where: Where, *, report: Report = print) -> None:
         return
     with _held(stack, report):
         _prepare(stack, {}, report)
-        engine.stream(stack, "destroy", ["--yes", "--skip-preview", "--refresh", "--remove"], report)
+        engine.stream(stack, "destroy", [*_consent(preview_first), "--refresh", "--remove"], report)
 
 
 def output(where: Where) -> dict[str, Any]:
@@ -117,6 +141,22 @@ def output(where: Where) -> dict[str, Any]:
     stack = _resolved(where, lambda _: None)  # standard output is for the contract
     _require(stack)
     return _output(stack)
+
+
+def outputs(where: Where) -> dict[str, Any]:
+    """Return everything that the last ``up`` exported, secrets in the clear.
+
+    Raises:
+        StackError: there is no such stack.
+    """
+    stack = _resolved(where, lambda _: None)
+    _require(stack)
+    text = engine.run(stack, "output", ["stack", "output", "--json", "--show-secrets", "--stack", stack.name])
+    return dict(json.loads(text))
+
+
+def _consent(preview_first: bool) -> list[str]:
+    return ["--yes"] if preview_first else ["--yes", "--skip-preview"]
 
 
 def _resolved(where: Where, report: Report) -> Stack:
@@ -222,12 +262,31 @@ def _prepare(stack: Stack, settings: Mapping[str, Setting], report: Report) -> N
         report(f"an earlier run on stack {stack.name} was killed: taking its lock over")
         if _exists(stack):
             engine.run(stack, "cancel", ["cancel", "--yes", "--stack", stack.name])
+            for line in _interrupted(stack):
+                report(line)
         else:
             # Killed while it created the stack, and `cancel` wants one.
             for path in stale:
                 path.unlink(missing_ok=True)
     if not _exists(stack):
         engine.run(stack, "init", ["stack", "init", stack.name])
+
+
+def _interrupted(stack: Stack) -> Iterator[str]:
+    """Yield a line for each resource whose creation a kill interrupted, and that may exist unknown to the engine.
+
+    Not for Kubernetes: its provider takes over an object that is already there.
+    """
+    state = json.loads(engine.run(stack, "export", ["stack", "export", "--stack", stack.name]))
+    for operation in state["deployment"].get("pending_operations") or []:
+        resource = operation["resource"]
+        if operation["type"] == "creating" and not str(resource["type"]).startswith("kubernetes:"):
+            name = resource["urn"].rsplit("::", 1)[-1]
+            called = resource.get("inputs", {}).get("name")
+            yield (
+                f"{resource['type']} {name} may exist{f' as {called}' if called else ''} without being in the state: "
+                "look for it, and delete it or `pulumi import` it; the next `up` makes another"
+            )
 
 
 def _pair_language_host(stack: Stack) -> None:
@@ -252,9 +311,8 @@ def _write_project(stack: Stack) -> None:
     document["stackConfigDir"] = stacks.name
     document["runtime"]["options"]["virtualenv"] = str(stack.python.parent)
     # Found on PATH, the engine would warn of it on every run.
-    document["plugins"] = {
-        "providers": [{"name": "kubernetes", "path": str(stack.tools["pulumi-resource-kubernetes"].parent)}]
-    }
+    folders = {"kubernetes": stack.tools["pulumi-resource-kubernetes"].parent, **stack.providers}
+    document["plugins"] = {"providers": [{"name": name, "path": str(path)} for name, path in folders.items()]}
     # `main` must be a folder below Pulumi.yaml; a link to the repository's is.
     link = stack.project / document["main"]
     target = REPOSITORY / document["main"]
@@ -266,15 +324,12 @@ def _write_project(stack: Stack) -> None:
 
 def _write_configuration(stack: Stack, settings: Mapping[str, Setting]) -> None:
     """Lay the committed configuration under the last one, and that under what is given now."""
-    name = f"Pulumi.{stack.name}.yaml"
-    copy = stack.project / "stacks" / name
-    committed = REPOSITORY / "infra" / "stacks" / name
+    copy = stack.project / "stacks" / f"Pulumi.{stack.name}.yaml"
+    committed = REPOSITORY / "infra" / "stacks" / f"Pulumi.{stack.configuration or stack.name}.yaml"
     last = _load(copy)
-    given: dict[str, Setting] = {
-        **settings,
-        "kubeconfig": str(stack.kubeconfig),
-        "context": engine.target(stack).context,
-    }
+    given: dict[str, Setting] = dict(settings)
+    if stack.kubeconfig:
+        given |= {"kubeconfig": str(stack.kubeconfig), "context": engine.target(stack.kubeconfig).context}
     # An `up` names all its settings; the other verbs go by those of the last `up`.
     kept = {} if settings else last.get("config", {})
     document = {
@@ -283,7 +338,9 @@ def _write_configuration(stack: Stack, settings: Mapping[str, Setting]) -> None:
             **_load(committed).get("config", {}),
             **kept,
             **{
-                f"{PROJECT}:{key}": dict(value) if isinstance(value, Mapping) else value for key, value in given.items()
+                # A name with a colon is another namespace's, such as a provider's.
+                key if ":" in key else f"{PROJECT}:{key}": dict(value) if isinstance(value, Mapping) else value
+                for key, value in given.items()
             },
         },
     }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from adk_gke_sandbox import job, kube
-from adk_gke_sandbox.contract import EXECUTOR_RULES
+from adk_gke_sandbox.contract import EXECUTOR_RULES, Contract
 from adk_gke_sandbox.errors import Unreachable
 from adk_gke_sandbox.execution import Reason
 from adk_gke_sandbox.sandbox import Sandbox
@@ -47,6 +51,25 @@ def calls(sandbox: Sandbox) -> list[Call]:
     return recorded
 
 
+@pytest.fixture
+def no_room_for_pods(admin: client.ApiClient, contract: Contract) -> AbstractContextManager[None]:
+    """While it is entered, Jobs are accepted and their pods are not."""
+
+    @contextmanager
+    def quota() -> Iterator[None]:
+        core = client.CoreV1Api(admin)
+        given = {"metadata": {"name": "no-room"}, "spec": {"hard": {"pods": "0"}}}
+        core.create_namespaced_resource_quota(contract.namespace, given)
+        try:
+            while not core.read_namespaced_resource_quota("no-room", contract.namespace).status.hard:
+                time.sleep(0.05)
+            yield
+        finally:
+            core.delete_namespaced_resource_quota("no-room", contract.namespace)
+
+    return quota()
+
+
 def test_an_execution_takes_five_calls(sandbox: Sandbox, calls: list[Call]) -> None:
     assert sandbox.run("print(1)").reason is Reason.COMPLETED
     assert calls == [
@@ -59,7 +82,7 @@ def test_an_execution_takes_five_calls(sandbox: Sandbox, calls: list[Call]) -> N
 
 
 def test_all_calls_together_are_exactly_the_executors_rules(
-    sandbox: Sandbox, calls: list[Call], monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, calls: list[Call], monkeypatch: pytest.MonkeyPatch, no_room_for_pods: AbstractContextManager[None]
 ) -> None:
     cluster = sandbox._connected()
     create, read = cluster.create_job, kube.Stream.read
@@ -86,11 +109,11 @@ def test_all_calls_together_are_exactly_the_executors_rules(
         seen.append(stream)
         return None
 
-    with monkeypatch.context() as patch:
+    with no_room_for_pods, monkeypatch.context() as patch:
         patch.setattr(kube.Stream, "read", read_and_cut)
         patch.setattr(job, "EVENTS_AFTER_SECONDS", 0.0)
-        sandbox.config = replace(sandbox.config, service_account="absent", schedule_timeout_seconds=5)
-        assert sandbox.run("print(1)").reason is Reason.ADMISSION_DENIED
+        sandbox.config = replace(sandbox.config, schedule_timeout_seconds=5)
+        assert sandbox.run("print(1)").reason is Reason.QUOTA_EXCEEDED
 
     allowed = {(rule.api_group, rule.resource, verb) for rule in EXECUTOR_RULES for verb in rule.verbs}
     assert set(calls) == allowed

@@ -177,15 +177,12 @@ def test_d23_no_token_and_no_service_links_inside(sandbox: Sandbox) -> None:
 class TestTrouble:
     """Each is one line that says what is wrong and what to do; nothing is left."""
 
-    def test_missing_image(self, sandbox: Sandbox) -> None:
+    def test_image_by_tag_is_refused_with_the_name_of_the_rule(self, sandbox: Sandbox) -> None:
         sandbox.config = replace(sandbox.config, image="localhost:1/absent")
-        begin = time.monotonic()
         outcome = sandbox.run("print(1)")
-        assert outcome.reason is Reason.IMAGE_UNAVAILABLE
-        assert "cannot get the image localhost:1/absent" in outcome.message
-        assert "Check the name" in outcome.message
+        assert outcome.reason is Reason.ADMISSION_DENIED
+        assert "image-digest: " in outcome.message
         assert "\n" not in outcome.message
-        assert time.monotonic() - begin < 30
 
     def test_missing_namespace(self, sandbox: Sandbox) -> None:
         sandbox.config = replace(sandbox.config, namespace="absent")
@@ -200,16 +197,17 @@ class TestTrouble:
         assert "Check that the namespace 'absent' exists: `pulumi up` makes it" in outcome.message
 
     def test_unschedulable_is_named_at_the_schedule_deadline(self, sandbox: Sandbox) -> None:
-        sandbox.config = replace(sandbox.config, node_selector={"no-such": "label"}, schedule_timeout_seconds=3)
+        sandbox.config = replace(sandbox.config, cpu_requested="4", cpu_limit="4", schedule_timeout_seconds=3)
         outcome = sandbox.run("print(1)")
         assert outcome.reason is Reason.UNSCHEDULABLE
         assert "no node took the pod: 0/1 nodes are available" in outcome.message
 
-    def test_missing_service_account_of_the_pod(self, sandbox: Sandbox) -> None:
+    def test_what_the_contract_does_not_describe_is_refused_with_the_name_of_the_rule(self, sandbox: Sandbox) -> None:
         sandbox.config = replace(sandbox.config, service_account="absent")
         outcome = sandbox.run("print(1)")
         assert outcome.reason is Reason.ADMISSION_DENIED
-        assert 'serviceaccount "absent" not found' in outcome.message
+        assert "service-account: " in outcome.message
+        assert "found: absent" in outcome.message
 
     def test_token_whose_service_account_is_gone(self, layout, contract, admin, tmp_path: Path) -> None:
         from infra.local import credentials

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import runpy
 import sys
 import warnings
@@ -22,7 +23,7 @@ from pulumi.runtime.stack import run_pulumi_func
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"localhost/adk-gke-sandbox/data@sha256:{'a' * 64}"
 
-Config = dict[str, str]
+Config = dict[str, Any]
 Run = Callable[..., "Program"]
 
 
@@ -53,17 +54,57 @@ class Program:
         return found
 
 
+GKE_STACKS = ("staging", "prod")
+PROJECT_NUMBER = "123456789012"
+ENDPOINT = "gke-0123456789abcdef.europe-west4.gke.goog"
+
+_MADE_UP: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
+    "gcp:container/cluster:Cluster": lambda name, inputs: {
+        "name": f"{name}-0a1b2c3",
+        "controlPlaneEndpointsConfig": {
+            **inputs["controlPlaneEndpointsConfig"],
+            "dnsEndpointConfig": {
+                **inputs["controlPlaneEndpointsConfig"]["dnsEndpointConfig"],
+                "endpoint": ENDPOINT,
+            },
+        },
+    },
+    "gcp:compute/network:Network": lambda name, _: {"selfLink": f"networks/{name}", "name": name},
+    "gcp:compute/subnetwork:Subnetwork": lambda name, _: {"selfLink": f"subnetworks/{name}", "name": name},
+    "gcp:compute/router:Router": lambda name, _: {"name": name},
+    "gcp:serviceaccount/account:Account": lambda _, inputs: {
+        "email": f"{inputs['accountId']}@a-project.iam.gserviceaccount.com",
+        "member": f"serviceAccount:{inputs['accountId']}@a-project.iam.gserviceaccount.com",
+    },
+    "gcp:artifactregistry/repository:Repository": lambda _, inputs: {
+        "name": inputs["repositoryId"],
+        "registryUri": f"{inputs['location']}-docker.pkg.dev/a-project/{inputs['repositoryId']}",
+    },
+}
+"""What Google would add to the inputs of a resource, as far as the program reads it."""
+
+
 class _Echo(mocks.Mocks):
+    def __init__(self, preview: bool) -> None:
+        self.preview = preview
+
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        return f"{args.name}-id", dict(args.inputs)
+        made_up = _MADE_UP.get(args.typ)
+        added = made_up(args.name, args.inputs) if made_up and not self.preview else {}
+        return f"{args.name}-id", {**args.inputs, **added}
 
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
+        if args.token == "gcp:organizations/getProject:getProject":
+            return {"projectId": args.args["projectId"], "number": PROJECT_NUMBER}
+        if args.token == "gcp:container/getCluster:getCluster":
+            endpoints = [{"endpoint": ENDPOINT, "allowExternalTraffic": True}]
+            return {**args.args, "controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": endpoints}]}
         raise AssertionError(f"the program calls {args.token}")
 
 
 class _Recorder(mocks.MockMonitor):
-    def __init__(self, registered: list[Registered]) -> None:
-        super().__init__(_Echo())
+    def __init__(self, registered: list[Registered], preview: bool) -> None:
+        super().__init__(_Echo(preview))
         self.registered = registered
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the monitor's name
@@ -97,14 +138,34 @@ def config(kubeconfig: Path) -> Config:
 
 @pytest.fixture
 def run(config: Config) -> Run:
-    """Runs the whole program with the least configuration and what is given."""
+    """Runs the whole program with the configuration of a stack and what is given.
 
-    def program(*, preview: bool = False, stack: str = "local", **changed: str | None) -> Program:
-        given = {key: value for key, value in {**config, **changed}.items() if value is not None}
+    Of a GKE stack that is the committed file with a real image, of others the least that works.
+    """
+
+    def program(*, preview: bool = False, stack: str = "local", **changed: Any) -> Program:
+        given = {**committed(stack), "image": IMAGE} if stack in GKE_STACKS else config
+        keys = {key.replace("__", ":"): value for key, value in changed.items()}
         with _own_modules():
-            return _run(given, stack, preview)
+            return run_program(
+                {key: value for key, value in {**given, **keys}.items() if value is not None}, stack, preview
+            )
 
     return program
+
+
+def committed(stack: str) -> Config:
+    """Return the configuration in a committed stack file, without the project's prefix."""
+    document = yaml.safe_load((REPOSITORY / "infra" / "stacks" / f"Pulumi.{stack}.yaml").read_text())
+    return {key.removeprefix("adk-gke-sandbox:"): value for key, value in document["config"].items()}
+
+
+def _configured(config: Config) -> dict[str, str]:
+    """Return configuration as the engine hands it over: prefixed, and as text."""
+    return {
+        key if ":" in key else f"adk-gke-sandbox:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in config.items()
+    }
 
 
 @contextlib.contextmanager
@@ -123,9 +184,16 @@ def _own_modules() -> Iterator[None]:
         sys.modules.update(before)
 
 
-def _run(config: Config, stack: str, preview: bool) -> Program:
+def run_program(
+    config: Config, stack: str = "local", preview: bool = False, program: Callable[[], None] | None = None
+) -> Program:
+    """Run a program under mocks: ours, or one that is given."""
     with _careless_event_loops():
-        return _run_once(config, stack, preview)
+        return _run_once(config, stack, preview, program or _own_program)
+
+
+def _own_program() -> None:
+    runpy.run_path(str(REPOSITORY / "infra" / "__main__.py"), run_name="__main__")
 
 
 @contextlib.contextmanager
@@ -146,19 +214,25 @@ def _careless_event_loops() -> Iterator[None]:
         gc.enable()
 
 
-def _run_once(config: Config, stack: str, preview: bool) -> Program:
+def _run_once(config: Config, stack: str, preview: bool, program: Callable[[], None]) -> Program:
     registered: list[Registered] = []
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        pulumi.runtime.set_all_config({f"adk-gke-sandbox:{key}": value for key, value in config.items()})
+        pulumi.runtime.set_all_config(_configured(config))
+        # A run that failed leaves calls behind that nobody answers any more.
+        pulumi.runtime.settings.SETTINGS.rpc_manager.clear()
+        pulumi.runtime.settings.SETTINGS.outputs.clear()
         # Without it a second run in one process keeps the first one's outputs.
         pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]
         pulumi.runtime.set_mocks(
-            _Echo(), project="adk-gke-sandbox", stack=stack, preview=preview, monitor=_Recorder(registered)
+            _Echo(preview),
+            project="adk-gke-sandbox",
+            stack=stack,
+            preview=preview,
+            monitor=_Recorder(registered, preview),
         )
-        main = REPOSITORY / "infra" / "__main__.py"
-        loop.run_until_complete(run_pulumi_func(lambda: runpy.run_path(str(main), run_name="__main__") and None))
+        loop.run_until_complete(run_pulumi_func(program))
         root = pulumi.runtime.settings.get_root_resource()
         outputs = {
             name: loop.run_until_complete(pulumi.Output.from_input(value).future())

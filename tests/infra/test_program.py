@@ -26,20 +26,24 @@ def test_program_registers_exactly_these_resources(run: Run) -> None:
     assert kinds == {
         "kubernetes cluster",
         "SandboxEnvironment sandbox",
-        "Namespace agents-namespace",
+        "ValidatingAdmissionPolicy sandbox-pods",
+        "ValidatingAdmissionPolicyBinding sandbox-pods",
+        "ValidatingAdmissionPolicy sandbox-jobs",
+        "ValidatingAdmissionPolicyBinding sandbox-jobs",
+        "Namespace sandbox-agents-namespace",
         "Namespace sandbox-namespace",
-        "ServiceAccountPatch agents-default",
+        "ServiceAccountPatch sandbox-agents-default",
         "ServiceAccountPatch sandbox-default",
-        "ServiceAccount agent",
+        "ServiceAccount sandbox-agent",
         "ServiceAccount sandbox-runner",
-        "Role executor",
-        "RoleBinding executor",
+        "Role sandbox-executor",
+        "RoleBinding sandbox-executor",
         "ResourceQuota sandbox-quota",
         "LimitRange sandbox-limits",
         "NetworkPolicy sandbox-deny-all",
-        "NetworkPolicy agents-deny-all",
-        "NetworkPolicy agents-egress",
-        "ConfigMap contract",
+        "NetworkPolicy sandbox-agents-deny-all",
+        "NetworkPolicy sandbox-agents-egress",
+        "ConfigMap sandbox-contract",
     }
 
 
@@ -78,8 +82,8 @@ def test_provider_uses_the_named_context_and_survives_a_changed_kubeconfig(run: 
 
 def test_contract_is_exported_and_mounted_alike(run: Run) -> None:
     program = run(image=IMAGE)
-    (document,) = program.one("ConfigMap", "contract").inputs["data"].values()
-    assert program.one("ConfigMap", "contract").inputs["metadata"]["namespace"] == "agents"
+    (document,) = program.one("ConfigMap", "sandbox-contract").inputs["data"].values()
+    assert program.one("ConfigMap", "sandbox-contract").inputs["metadata"]["namespace"] == "agents"
     assert parse(document) == parse(json.dumps(program.outputs["sandbox"]))
     assert parse(document).image == IMAGE
 
@@ -97,7 +101,7 @@ def test_contract_names_the_stack_the_context_and_the_api_server(run: Run) -> No
 
 
 def test_role_is_exactly_the_executor_rules(run: Run) -> None:
-    role = run().one("Role", "executor").inputs
+    role = run().one("Role", "sandbox-executor").inputs
     assert role["metadata"]["namespace"] == "agent-sandbox"
     assert [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in role["rules"]] == [
         ([rule.api_group], [rule.resource], list(rule.verbs)) for rule in EXECUTOR_RULES
@@ -115,7 +119,7 @@ def test_only_the_agent_is_bound_and_only_to_the_executor_role(run: Run) -> None
 
 
 def test_agent_is_bound_after_the_walls_stand(run: Run) -> None:
-    binding = run().one("RoleBinding", "executor")
+    binding = run().one("RoleBinding", "sandbox-executor")
     awaited = {urn.rpartition("::")[2] for urn in binding.request.dependencies}
     assert {"sandbox-quota", "sandbox-limits", "sandbox-deny-all", "sandbox-runner"} <= awaited
 
@@ -124,7 +128,7 @@ def test_objects_wait_for_their_namespace(run: Run) -> None:
     for resource in run().resources:
         namespace = resource.inputs.get("metadata", {}).get("namespace")
         if namespace:
-            logical = {"agents": "agents-namespace", "agent-sandbox": "sandbox-namespace"}[namespace]
+            logical = {"agents": "sandbox-agents-namespace", "agent-sandbox": "sandbox-namespace"}[namespace]
             assert any(urn.endswith(f"::{logical}") for urn in resource.request.dependencies), resource.name
 
 
@@ -132,7 +136,7 @@ def test_walls_stand_until_the_namespace_goes(run: Run) -> None:
     for resource in run().resources:
         namespace = resource.inputs.get("metadata", {}).get("namespace")
         if namespace:
-            logical = {"agents": "agents-namespace", "agent-sandbox": "sandbox-namespace"}[namespace]
+            logical = {"agents": "sandbox-agents-namespace", "agent-sandbox": "sandbox-namespace"}[namespace]
             assert resource.request.deletedWith.endswith(f"::{logical}"), resource.name
 
 
@@ -141,12 +145,14 @@ def test_sandbox_identities_get_no_token(run: Run) -> None:
     for kind, name in (
         ("ServiceAccount", "sandbox-runner"),
         ("ServiceAccountPatch", "sandbox-default"),
-        ("ServiceAccountPatch", "agents-default"),
+        ("ServiceAccountPatch", "sandbox-agents-default"),
     ):
         assert program.one(kind, name).inputs["automountServiceAccountToken"] is False
 
 
-@pytest.mark.parametrize(("logical", "level"), [("sandbox-namespace", "restricted"), ("agents-namespace", "baseline")])
+@pytest.mark.parametrize(
+    ("logical", "level"), [("sandbox-namespace", "restricted"), ("sandbox-agents-namespace", "baseline")]
+)
 def test_namespace_is_held_to_a_pinned_pod_security_standard(run: Run, logical: str, level: str) -> None:
     labels = run(podSecurityVersion="v1.36").one("Namespace", logical).inputs["metadata"]["labels"]
     for mode in ("enforce", "audit", "warn"):
@@ -197,7 +203,7 @@ def test_limit_range_fills_the_contracts_defaults_and_holds_its_ceilings(run: Ru
     assert pod == {"type": "Pod", "max": most}
 
 
-@pytest.mark.parametrize("logical", ["sandbox-deny-all", "agents-deny-all"])
+@pytest.mark.parametrize("logical", ["sandbox-deny-all", "sandbox-agents-deny-all"])
 def test_every_pod_is_denied_all_traffic(run: Run, logical: str) -> None:
     spec = run().one("NetworkPolicy", logical).inputs["spec"]
     assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
@@ -209,7 +215,7 @@ def test_no_policy_opens_anything_in_the_sandbox_namespace(run: Run) -> None:
 
 
 def test_agents_reach_dns_and_tls_but_no_metadata_server(run: Run) -> None:
-    dns, tls = run().one("NetworkPolicy", "agents-egress").inputs["spec"]["egress"]
+    dns, tls = run().one("NetworkPolicy", "sandbox-agents-egress").inputs["spec"]["egress"]
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     assert [port["port"] for port in tls["ports"]] == [443, 6443]
     assert tls["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]
@@ -218,7 +224,7 @@ def test_agents_reach_dns_and_tls_but_no_metadata_server(run: Run) -> None:
 def test_settings_reach_the_objects(run: Run) -> None:
     program = run(namespace="runs", agentsNamespace="bots", quotaPods="3", memCeiling="1Gi", cpuLimit="1")
     assert program.one("Namespace", "sandbox-namespace").inputs["metadata"]["name"] == "runs"
-    assert program.one("RoleBinding", "executor").inputs["subjects"][0]["namespace"] == "bots"
+    assert program.one("RoleBinding", "sandbox-executor").inputs["subjects"][0]["namespace"] == "bots"
     assert program.one("ResourceQuota", "sandbox-quota").inputs["spec"]["hard"]["pods"] == "3"
     container = program.one("LimitRange", "sandbox-limits").inputs["spec"]["limits"][0]
     assert container["max"]["memory"] == "1Gi"
@@ -243,24 +249,41 @@ def test_misspelt_setting_is_refused_with_the_right_spelling(run: Run) -> None:
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_every_nested_key_is_one_the_provider_knows(run: Run, preview: bool) -> None:
+@pytest.mark.parametrize("stack", ["local", "staging", "prod"])
+def test_every_nested_key_is_one_the_provider_knows(run: Run, stack: str, preview: bool) -> None:
     """A misspelt key of a nested dict passes SDK and mocks unchanged."""
-    for resource in run(preview=preview).resources:
-        if resource.type.startswith("kubernetes:"):
+    for resource in run(stack=stack, preview=preview).resources:
+        if resource.type.startswith(("kubernetes:", "gcp:")):
             assert unknown_keys(resource.inputs, arguments_of(resource.type)) == [], resource.name
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "key"),
+    [("sandbox-gvisor-pool", "nodeConfig.sandboxConfig", "typ"), ("sandbox-gvisor-pool", "nodeConfig", "sandboxConfg")],
+)
+def test_misspelt_nested_key_of_a_node_pool_would_be_found(run: Run, name: str, path: str, key: str) -> None:
+    pool = run(stack="staging").one("NodePool", name)
+    inside = pool.inputs
+    for step in path.split("."):
+        inside = inside[step]
+    inside[key] = "GVISOR"
+    assert unknown_keys(pool.inputs, arguments_of(pool.type)) == [f"{path}.{key}"]
+
+
 def test_misspelt_nested_key_would_be_found(run: Run) -> None:
-    policy = run().one("NetworkPolicy", "agents-egress")
+    policy = run().one("NetworkPolicy", "sandbox-agents-egress")
     policy.inputs["spec"]["egress"][1]["to"][0]["ipBlock"]["exept"] = []
     assert unknown_keys(policy.inputs, arguments_of(policy.type)) == ["spec.egress.to.ipBlock.exept"]
 
 
 def arguments_of(token: str) -> type:
     """Return the class of a resource's arguments: `kubernetes:core/v1:Namespace` has `NamespaceInitArgs`."""
-    _, group, kind = token.split(":")
-    package = group.replace(".authorization", "").replace(".k8s.io", "").replace("/", ".")
-    module = importlib.import_module(f"pulumi_kubernetes.{package}.{kind}")
+    package, group, kind = token.split(":")
+    if package == "gcp":
+        module = importlib.import_module(f"pulumi_gcp.{group.split('/')[0]}")
+    else:
+        group = group.replace(".authorization", "").replace(".k8s.io", "").replace("/", ".")
+        module = importlib.import_module(f"pulumi_kubernetes.{group}.{kind}")
     found = getattr(module, f"{kind}InitArgs", None) or getattr(module, f"{kind}Args")
     assert isinstance(found, type)
     return found

@@ -1,0 +1,137 @@
+"""Address ranges of a VPC-native cluster: whether they are private, apart from each other, and large enough. Pure.
+
+https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips#cluster_sizing
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Final
+
+from adk_gke_sandbox.errors import ConfigError
+from infra.configuration import full_key, repair, shown
+
+PRIVATE: Final = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+"""What a range may be part of; the policies that let sandboxes reach the internet leave out the same."""
+
+_CIDR: Final = re.compile(r"[0-9.]+/[0-9]{1,2}")
+"""Python also takes an address alone, and a netmask in place of the length."""
+
+_DOCKER_BRIDGE: Final = IPv4Network("172.17.0.0/16")
+"""Nodes have it inside; a pod there is unreachable
+(https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips#defaults_limits)."""
+
+_RESERVED: Final = 4
+"""Addresses of a primary range that Google keeps
+(https://cloud.google.com/vpc/docs/subnets#unusable-ip-addresses-in-every-subnet)."""
+
+_PREFIXES: Final = {"subnet_cidr": (8, 29), "pods_cidr": (9, 26), "services_cidr": (16, 27)}
+"""Largest and smallest range of each kind, as prefix lengths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPlan:
+    """The ranges of a cluster.
+
+    Attributes:
+        subnet: Addresses of nodes.
+        pods: Addresses of pods.
+        services: Addresses of services.
+        nodes: For each pool how many nodes there may be at once, and the most pods on each.
+    """
+
+    subnet: str
+    pods: str
+    services: str
+    nodes: tuple[tuple[int, int], ...]
+
+    def check(self) -> None:
+        """Refuse ranges that cannot work.
+
+        Raises:
+            ConfigError: malformed, public, overlapping, too large or too small.
+        """
+        ranges = {
+            name: _parsed(name, text)
+            for name, text in (
+                ("subnet_cidr", self.subnet),
+                ("pods_cidr", self.pods),
+                ("services_cidr", self.services),
+            )
+        }
+        for (this, first), (that, second) in itertools.combinations(ranges.items(), 2):
+            if first.overlaps(second):
+                raise ConfigError(
+                    f"{full_key(that)}={second} overlaps {full_key(this)}={first}",
+                    "Give nodes, pods and services a range each, such as the defaults "
+                    "10.64.0.0/20, 10.68.0.0/16 and 10.72.0.0/20",
+                )
+        self._check_nodes(ranges["subnet_cidr"])
+        self._check_pods(ranges["pods_cidr"])
+
+    @property
+    def node_count(self) -> int:
+        """All nodes that there may be at once."""
+        return sum(count for count, _ in self.nodes)
+
+    def _check_nodes(self, subnet: IPv4Network) -> None:
+        wanted = self.node_count
+        if subnet.num_addresses - _RESERVED < wanted:
+            raise ConfigError(
+                f"{full_key('subnet_cidr')}={subnet} has {subnet.num_addresses - _RESERVED} addresses, "
+                f"and the pools may grow to {wanted} nodes during an upgrade",
+                f"Give a range of /{_prefix(wanted + _RESERVED)} or larger, or lower sandboxNodesMax or systemNodesMax",
+            )
+
+    def _check_pods(self, pods: IPv4Network) -> None:
+        wanted = sum(count * node_addresses(most) for count, most in self.nodes)
+        if pods.num_addresses < wanted:
+            raise ConfigError(
+                f"{full_key('pods_cidr')}={pods} has {pods.num_addresses} addresses, "
+                f"and {self.node_count} nodes take {wanted}",
+                f"Give a range of /{_prefix(wanted)} or larger, or lower sandboxNodesMax or sandboxPodsPerNode",
+            )
+
+
+def node_addresses(pods: int) -> int:
+    """Return how many pod addresses a node takes: twice its pods, rounded up to a power of two."""
+    return 1 << math.ceil(math.log2(2 * pods))
+
+
+def _prefix(addresses: int) -> int:
+    return 32 - math.ceil(math.log2(addresses))
+
+
+def _parsed(name: str, text: str) -> IPv4Network:
+    example = {"subnet_cidr": "10.64.0.0/20", "pods_cidr": "10.68.0.0/16", "services_cidr": "10.72.0.0/20"}[name]
+    try:
+        if not _CIDR.fullmatch(text):
+            raise ValueError
+        network = IPv4Network(text, strict=False)
+    except ValueError:
+        raise ConfigError(f"{shown(name, text)} is not a range of IPv4 addresses", repair(name, example)) from None
+    if text != str(network):
+        raise ConfigError(
+            f"{shown(name, text)} does not begin at the range's first address", repair(name, str(network))
+        )
+    if not any(network.subnet_of(private) for private in PRIVATE):
+        raise ConfigError(
+            f"{full_key(name)}={network} is not a private range",
+            f"Take it from {', '.join(map(str, PRIVATE))}",
+        )
+    if network.overlaps(_DOCKER_BRIDGE):
+        raise ConfigError(
+            f"{full_key(name)}={network} overlaps {_DOCKER_BRIDGE}, which every node uses inside",
+            repair(name, example),
+        )
+    largest, smallest = _PREFIXES[name]
+    if not largest <= network.prefixlen <= smallest:
+        raise ConfigError(
+            f"{full_key(name)}={network} has a prefix of /{network.prefixlen}",
+            f"Give a range between /{largest} and /{smallest}",
+        )
+    return network

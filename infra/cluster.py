@@ -1,0 +1,192 @@
+"""`SandboxCluster`: a GKE cluster made for running model-written Python, with everything around it that it needs.
+
+What is inside the cluster is the business of ``environment``. RuntimeClass, node label and taint of gVisor are
+GKE's own, and made by nobody here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import pulumi
+import pulumi_gcp as gcp
+
+from infra import control_plane, encryption, network, node_identity, node_pools, project_services, registry
+from infra.gke_settings import GkeSettings
+from infra.kubeconfig import context_name, dns_endpoint, kubeconfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxClusterArgs:
+    """What a `SandboxCluster` is made from.
+
+    Attributes:
+        stack: Name of the stack; ids that must be unique in a project carry it.
+        mode: Whose business the nodes are: ours, or GKE's.
+        gke: Project, region, versions, pools, protection.
+        way_out: Whether nodes get a way to the internet, by Cloud NAT.
+        fqdn_policies: Whether network policies of the cluster may name hosts.
+        agents_namespace: Namespace of the agents.
+        agent_service_account: Their ServiceAccount, which gets the IAM roles in ``gke.agent_roles``.
+    """
+
+    stack: str
+    mode: Literal["standard", "autopilot"] = "standard"
+    gke: GkeSettings
+    way_out: bool = False
+    fqdn_policies: bool = False
+    agents_namespace: str = "agents"
+    agent_service_account: str = "agent"
+
+
+class SandboxCluster(pulumi.ComponentResource):
+    """A hardened GKE cluster with a gVisor node pool, its network, identities, keys and image repositories.
+
+    Attributes:
+        cluster: The cluster; depend on ``ready`` before anything is run in it.
+        ready: What must exist before pods can run.
+        kubeconfig: A kubeconfig without credentials, as a secret.
+        context: Name of the context in it.
+        endpoint: URL of the API server.
+        repository: What the names of images begin with that the platform team pushes.
+    """
+
+    cluster: gcp.container.Cluster
+    ready: list[pulumi.Resource]
+    kubeconfig: pulumi.Output[str]
+    context: pulumi.Output[str]
+    endpoint: pulumi.Output[str]
+    repository: pulumi.Output[str]
+
+    def __init__(self, name: str, args: SandboxClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("adk:infra:SandboxCluster", name, None, opts)
+        gke = args.gke
+        child = pulumi.ResourceOptions(parent=self)
+        services = project_services.services(name, gke, child)
+        after_services = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=services))
+        number = gcp.organizations.get_project_output(
+            project_id=gke.project, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=services)
+        ).number
+        net = network.network(
+            name,
+            project=gke.project,
+            region=gke.region,
+            subnet_cidr=gke.subnet_cidr,
+            pods_cidr=gke.pods_cidr,
+            services_cidr=gke.services_cidr,
+            nat=args.way_out,
+            opts=after_services,
+        )
+        repositories = registry.repositories(
+            name, stack=args.stack, project=gke.project, region=gke.region, services=services, opts=child
+        )
+        nodes = node_identity.node_identity(
+            name,
+            stack=args.stack,
+            project=gke.project,
+            region=gke.region,
+            repositories=repositories.all,
+            services=services,
+            opts=child,
+        )
+        keys = encryption.encryption(
+            name,
+            project=gke.project,
+            region=gke.region,
+            project_number=number,
+            boot_disks=gke.encrypt_boot_disks,
+            services=services,
+            opts=child,
+        )
+        admitted = _image_policy(name, gke, repositories, after_services)
+        boot_disk_key = keys.key.id if gke.encrypt_boot_disks else None
+        around = control_plane.Surroundings(
+            network=net.vpc.self_link,
+            subnetwork=net.subnet.self_link,
+            key=keys.key.id,
+            boot_disk_key=boot_disk_key,
+            node_account=nodes.account.email,
+            fqdn_policies=args.fqdn_policies,
+        )
+        arguments = control_plane.standard if args.mode == "standard" else control_plane.autopilot
+        self.cluster = gcp.container.Cluster(
+            f"{name}-cluster",
+            arguments(gke, around),
+            opts=pulumi.ResourceOptions.merge(
+                child,
+                pulumi.ResourceOptions(
+                    depends_on=[*keys.grants, *nodes.grants, *net.way_out, *admitted],
+                    # What GKE tells of it: certificates, and even a key if one was ever issued.
+                    additional_secret_outputs=["master_auth"],
+                    # The first pool's, which is gone by then.
+                    ignore_changes=["node_config"],
+                ),
+            ),
+        )
+        pools: list[pulumi.Resource] = []
+        if args.mode == "standard":
+            pools += node_pools.node_pools(
+                name,
+                cluster=self.cluster,
+                gke=gke,
+                account=nodes.account.email,
+                key=boot_disk_key,
+                opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=list(nodes.grants))),
+            )
+        self.ready = [self.cluster, *pools]
+        node_identity.agent_grants(
+            name,
+            project=gke.project,
+            principal=node_identity.agent_principal(
+                gke.project, number, args.agents_namespace, args.agent_service_account
+            ),
+            roles=gke.agent_roles,
+            after=[self.cluster],
+            opts=child,
+        )
+        host = self.cluster.control_plane_endpoints_config.apply(
+            lambda found: _host(found, f"{name}-cluster", gke.region)
+        )
+        self.endpoint = pulumi.Output.concat("https://", host)
+        self.context = self.cluster.name.apply(lambda cluster: context_name(gke.project, gke.region, cluster))
+        self.kubeconfig = pulumi.Output.secret(
+            pulumi.Output.all(self.context, host).apply(lambda found: kubeconfig(context=found[0], endpoint=found[1]))
+        )
+        self.repository = repositories.own.registry_uri
+        self.register_outputs({"endpoint": self.endpoint, "kubeconfig": self.kubeconfig, "repository": self.repository})
+
+
+def _host(config: gcp.container.outputs.ClusterControlPlaneEndpointsConfig, cluster: str, region: str) -> str:
+    """Return the DNS endpoint; in a preview it may not be known yet."""
+    found = config.dns_endpoint_config.endpoint if config.dns_endpoint_config else None
+    if found is None and pulumi.runtime.is_dry_run():
+        return cast(str, pulumi.UNKNOWN)
+    return dns_endpoint([found], cluster, region)
+
+
+def _image_policy(
+    name: str, gke: GkeSettings, repositories: registry.Repositories, opts: pulumi.ResourceOptions
+) -> list[pulumi.Resource]:
+    """Write the project's Binary Authorization policy, if the stack is told to."""
+    if gke.binary_authorization != "manage":
+        return []
+    patterns = [
+        gcp.binaryauthorization.PolicyAdmissionWhitelistPatternArgs(
+            name_pattern=pulumi.Output.concat(repository.registry_uri, "/**")
+        )
+        for repository in repositories.all.values()
+    ]
+    return [
+        gcp.binaryauthorization.Policy(
+            f"{name}-images",
+            project=gke.project,
+            default_admission_rule=gcp.binaryauthorization.PolicyDefaultAdmissionRuleArgs(
+                evaluation_mode="ALWAYS_DENY", enforcement_mode="ENFORCED_BLOCK_AND_AUDIT_LOG"
+            ),
+            admission_whitelist_patterns=patterns,
+            # Google's own system images.
+            global_policy_evaluation_mode="ENABLE",
+            opts=opts,
+        )
+    ]

@@ -1,0 +1,179 @@
+"""The arguments of a GKE cluster, in both modes: what is hardened, and why where it is not plain.
+
+https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster. Creates nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+
+from infra.gke_settings import GkeSettings
+from infra.network import PODS_RANGE, SERVICES_RANGE
+from infra.node_identity import SCOPES
+
+_container = gcp.container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a cluster is made in.
+
+    Attributes:
+        network: Self link of its VPC.
+        subnetwork: Self link of the subnet of its nodes.
+        key: Cloud KMS key of the Secrets in etcd.
+        boot_disk_key: Cloud KMS key of boot disks; ``None`` is Google's own.
+        node_account: E-mail of the nodes' service account.
+        fqdn_policies: Whether network policies may name hosts.
+    """
+
+    network: pulumi.Input[str]
+    subnetwork: pulumi.Input[str]
+    key: pulumi.Input[str]
+    boot_disk_key: pulumi.Input[str] | None
+    node_account: pulumi.Input[str]
+    fqdn_policies: bool
+
+
+def standard(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
+    """Return the arguments of a cluster whose node pools are ours."""
+    args = _both(gke, around)
+    # GKE insists on a first pool; it exists for minutes, and even so not as the project's default account.
+    args.remove_default_node_pool = True
+    args.initial_node_count = 1
+    args.node_config = _container.ClusterNodeConfigArgs(
+        service_account=around.node_account,
+        boot_disk_kms_key=around.boot_disk_key,
+        image_type="COS_CONTAINERD",
+        shielded_instance_config=_container.ClusterNodeConfigShieldedInstanceConfigArgs(
+            enable_secure_boot=True, enable_integrity_monitoring=True
+        ),
+    )
+    args.networking_mode = "VPC_NATIVE"
+    # With the older datapath NetworkPolicies are objects that nobody enforces.
+    args.datapath_provider = "ADVANCED_DATAPATH"
+    args.enable_fqdn_network_policy = around.fqdn_policies or None
+    args.enable_intranode_visibility = True
+    args.enable_shielded_nodes = True
+    args.enable_legacy_abac = False
+    args.addons_config = _addons(gke)
+    # Calico's; it excludes Dataplane V2.
+    args.addons_config.network_policy_config = _container.ClusterAddonsConfigNetworkPolicyConfigArgs(disabled=True)
+    args.dns_config = _container.ClusterDnsConfigArgs(cluster_dns="CLOUD_DNS", cluster_dns_scope="CLUSTER_SCOPE")
+    args.workload_identity_config = _container.ClusterWorkloadIdentityConfigArgs(workload_pool=gke.workload_pool)
+    args.node_pool_defaults = _container.ClusterNodePoolDefaultsArgs(
+        node_config_defaults=_container.ClusterNodePoolDefaultsNodeConfigDefaultsArgs(
+            insecure_kubelet_readonly_port_enabled="FALSE",
+            gcfs_config=_container.ClusterNodePoolDefaultsNodeConfigDefaultsGcfsConfigArgs(enabled=True),
+        )
+    )
+    args.cluster_autoscaling = _container.ClusterClusterAutoscalingArgs(autoscaling_profile="OPTIMIZE_UTILIZATION")
+    return args
+
+
+def autopilot(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
+    """Return the arguments of a cluster whose nodes are GKE's business.
+
+    Autopilot brings Dataplane V2, Workload Identity, shielded nodes and gVisor itself, and refuses to be told so.
+    """
+    args = _both(gke, around)
+    args.enable_autopilot = True
+    if gke.agent_sandbox_addon or gke.pod_snapshots:
+        args.addons_config = _addons(gke)
+    args.enable_fqdn_network_policy = around.fqdn_policies or None
+    args.cluster_autoscaling = _container.ClusterClusterAutoscalingArgs(
+        auto_provisioning_defaults=_container.ClusterClusterAutoscalingAutoProvisioningDefaultsArgs(
+            service_account=around.node_account,
+            oauth_scopes=list(SCOPES),
+            boot_disk_kms_key=around.boot_disk_key,
+        )
+    )
+    return args
+
+
+def _addons(gke: GkeSettings) -> _container.ClusterAddonsConfigArgs:
+    """Return the add-ons that are switched on; what is absent is GKE's default, off."""
+    return _container.ClusterAddonsConfigArgs(
+        agent_sandbox_config=_container.ClusterAddonsConfigAgentSandboxConfigArgs(enabled=True)
+        if gke.agent_sandbox_addon
+        else None,
+        pod_snapshot_config=_container.ClusterAddonsConfigPodSnapshotConfigArgs(enabled=True)
+        if gke.pod_snapshots
+        else None,
+    )
+
+
+def _both(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
+    return _container.ClusterArgs(
+        project=gke.project,
+        location=gke.region,
+        deletion_protection=gke.deletion_protection,
+        network=around.network,
+        subnetwork=around.subnetwork,
+        ip_allocation_policy=_container.ClusterIpAllocationPolicyArgs(
+            cluster_secondary_range_name=PODS_RANGE, services_secondary_range_name=SERVICES_RANGE
+        ),
+        private_cluster_config=_container.ClusterPrivateClusterConfigArgs(enable_private_nodes=True),
+        # The DNS endpoint is guarded by IAM; with the addresses off nothing else listens.
+        control_plane_endpoints_config=_container.ClusterControlPlaneEndpointsConfigArgs(
+            dns_endpoint_config=_container.ClusterControlPlaneEndpointsConfigDnsEndpointConfigArgs(
+                allow_external_traffic=True, enable_k8s_tokens_via_dns=False, enable_k8s_certs_via_dns=False
+            ),
+            ip_endpoints_config=_container.ClusterControlPlaneEndpointsConfigIpEndpointsConfigArgs(enabled=False),
+        ),
+        release_channel=_container.ClusterReleaseChannelArgs(channel=gke.release_channel),
+        min_master_version=gke.min_version or None,
+        maintenance_policy=_container.ClusterMaintenancePolicyArgs(
+            recurring_window=_container.ClusterMaintenancePolicyRecurringWindowArgs(
+                start_time=gke.maintenance_start,
+                end_time=gke.maintenance_end,
+                recurrence=gke.maintenance_recurrence,
+            )
+        ),
+        master_auth=_container.ClusterMasterAuthArgs(
+            client_certificate_config=_container.ClusterMasterAuthClientCertificateConfigArgs(
+                issue_client_certificate=False
+            )
+        ),
+        anonymous_authentication_config=_container.ClusterAnonymousAuthenticationConfigArgs(mode="LIMITED"),
+        rbac_binding_config=_container.ClusterRbacBindingConfigArgs(
+            enable_insecure_binding_system_authenticated=False, enable_insecure_binding_system_unauthenticated=False
+        ),
+        authenticator_groups_config=_container.ClusterAuthenticatorGroupsConfigArgs(
+            security_group=gke.rbac_security_group
+        )
+        if gke.rbac_security_group
+        else None,
+        database_encryption=_container.ClusterDatabaseEncryptionArgs(state="ENCRYPTED", key_name=around.key),
+        binary_authorization=_container.ClusterBinaryAuthorizationArgs(
+            evaluation_mode="DISABLED" if gke.binary_authorization == "off" else "PROJECT_SINGLETON_POLICY_ENFORCE"
+        ),
+        security_posture_config=_container.ClusterSecurityPostureConfigArgs(
+            mode="BASIC", vulnerability_mode="VULNERABILITY_DISABLED"
+        ),
+        service_external_ips_config=_container.ClusterServiceExternalIpsConfigArgs(enabled=False),
+        secret_manager_config=_container.ClusterSecretManagerConfigArgs(enabled=True),
+        cost_management_config=_container.ClusterCostManagementConfigArgs(enabled=True),
+        logging_config=_container.ClusterLoggingConfigArgs(
+            enable_components=["SYSTEM_COMPONENTS", "WORKLOADS", "APISERVER", "SCHEDULER", "CONTROLLER_MANAGER"]
+        ),
+        monitoring_config=_container.ClusterMonitoringConfigArgs(
+            enable_components=[
+                "SYSTEM_COMPONENTS",
+                "APISERVER",
+                "SCHEDULER",
+                "CONTROLLER_MANAGER",
+                "POD",
+                "DEPLOYMENT",
+            ],
+            managed_prometheus=_container.ClusterMonitoringConfigManagedPrometheusArgs(enabled=True),
+            advanced_datapath_observability_config=(
+                _container.ClusterMonitoringConfigAdvancedDatapathObservabilityConfigArgs(
+                    enable_metrics=True, enable_relay=False
+                )
+            ),
+        ),
+    )

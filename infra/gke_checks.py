@@ -1,0 +1,251 @@
+"""What makes settings of a GKE cluster impossible or unwise; each refusal names key, value and repair. Pure.
+
+Google's rules change: each has its source, and none is here that the API would not enforce as well, but for those
+of production. What Google has (regions, machine types, versions) is not looked up: patterns only.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from adk_gke_sandbox.errors import ConfigError
+from infra.configuration import full_key, key, repair, shown
+
+if TYPE_CHECKING:
+    from infra.gke_settings import GkeSettings
+
+_PROJECT: Final = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]")
+"""https://cloud.google.com/resource-manager/docs/creating-managing-projects#before_you_begin."""
+
+_REGION: Final = re.compile(r"[a-z]+-[a-z]+\d{1,2}")
+_ZONE: Final = re.compile(rf"({_REGION.pattern})-[a-z]")
+_VERSION: Final = re.compile(r"1\.\d{1,3}(\.\d{1,3}(-gke\.\d+)?)?")
+_MACHINE_TYPE: Final = re.compile(r"[a-z]\d[a-z]{0,2}-[a-z]+(-[a-z0-9]+)*")
+_SIZED: Final = re.compile(r"(?P<family>[a-z0-9]+)-(?P<shape>standard|highmem|highcpu)-(?P<cpu>\d+)")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", re.ASCII)
+"""RFC 3339, of which Google's provider takes no more than this; Python takes all of ISO 8601."""
+
+_DAY: Final = "(?:MO|TU|WE|TH|FR|SA|SU)"
+_RULE: Final = re.compile(rf"FREQ=(?P<often>DAILY|WEEKLY)(;BYDAY=(?P<by_day>{_DAY}(,{_DAY})*))?")
+_ROLE: Final = re.compile(r"(roles|(projects|organizations)/[a-z0-9-]+/roles)/[A-Za-z0-9_.]{3,}")
+_SECURITY_GROUP: Final = re.compile(r"gke-security-groups@([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z]{2,}")
+
+_BASIC_ROLES: Final = ("roles/owner", "roles/editor", "roles/viewer")
+
+FLOORS: Final = MappingProxyType({"agent_sandbox_addon": "1.35.2-gke.1269000", "pod_snapshots": "1.35.3-gke.1234000"})
+"""The oldest GKE version of an add-on
+(https://cloud.google.com/kubernetes-engine/docs/how-to/agent-sandbox and .../pod-snapshots)."""
+
+_HYPERDISK_ONLY: Final = ("c4", "c4a", "c4d", "n4", "n4a", "n4d")
+"""Machine families without persistent disks (https://cloud.google.com/compute/docs/machine-resource)."""
+
+_GIB_PER_CPU: Final = MappingProxyType({"standard": 4, "highmem": 8, "highcpu": 2})
+"""The most memory per vCPU of any family; some have a little less."""
+
+_DISK_TYPES: Final = ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced")
+_MIN_DISK_GB: Final = 30
+"""Below this the images of GKE's own pods leave no room for a sandbox image."""
+
+_WINDOW_HOURS: Final = 4
+_WINDOW_DAYS: Final = 32
+_WINDOW_TOTAL_HOURS: Final = 48
+"""https://cloud.google.com/kubernetes-engine/docs/concepts/maintenance-windows-and-exclusions#restrictions."""
+
+
+def place(project: str, region: str) -> None:
+    """Refuse a project id or region that cannot exist."""
+    if not project:
+        raise ConfigError(f"{full_key('project')} is not set", repair("project", "my-project"))
+    if not _PROJECT.fullmatch(project):
+        raise ConfigError(
+            f"{shown('project', project)} is not the id of a project",
+            "Use the id that `gcloud projects list` prints in its first column, not the name or the number",
+        )
+    if not region:
+        raise ConfigError(f"{full_key('region')} is not set", repair("region", "europe-west4"))
+    if zone := _ZONE.fullmatch(region):
+        raise ConfigError(
+            f"{shown('region', region)} is a zone: the cluster would have one control plane, and none while it is "
+            "upgraded",
+            repair("region", zone[1]),
+        )
+    if not _REGION.fullmatch(region):
+        raise ConfigError(f"{shown('region', region)} is not a region", repair("region", "europe-west4"))
+
+
+def maintenance(start: str, end: str, recurrence: str) -> None:
+    """Refuse a window that GKE would not take: it must leave room for upgrades."""
+    times = []
+    for name, text in (("maintenance_start", start), ("maintenance_end", end)):
+        try:
+            if not _TIME.fullmatch(text):
+                raise ValueError
+            times.append(datetime.fromisoformat(text))
+        except ValueError:
+            raise ConfigError(
+                f"{shown(name, text)} is not a time of RFC 3339, with its zone", repair(name, "2026-01-03T02:00:00Z")
+            ) from None
+    hours = (times[1] - times[0]).total_seconds() / 3600
+    if not _WINDOW_HOURS <= hours <= 24:
+        raise ConfigError(
+            f"{full_key('maintenance_end')} is {hours:g} hours after {full_key('maintenance_start')}",
+            f"Give {_WINDOW_HOURS} to 24 hours",
+        )
+    days = _days_a_week(recurrence)
+    if not days:
+        raise ConfigError(
+            f"{shown('maintenance_recurrence', recurrence)} is not a daily or weekly rule of RFC 5545",
+            "Set it with `pulumi config set maintenanceRecurrence 'FREQ=WEEKLY;BYDAY=SA,SU'`",
+        )
+    total = days * (_WINDOW_DAYS // 7) * hours
+    if total < _WINDOW_TOTAL_HOURS:
+        raise ConfigError(
+            f"{shown('maintenance_recurrence', recurrence)} with windows of {hours:g} hours leaves {total:g} hours "
+            f"in {_WINDOW_DAYS} days, and GKE wants {_WINDOW_TOTAL_HOURS}",
+            "Add days to BYDAY, or move maintenanceEnd",
+        )
+
+
+def _days_a_week(recurrence: str) -> int:
+    """Return on how many days of a week a rule opens a window; 0 if it is none, or not daily or weekly."""
+    found = _RULE.fullmatch(recurrence)
+    if not found:
+        return 0
+    if found["by_day"]:
+        return len(set(found["by_day"].split(",")))
+    return 7 if found["often"] == "DAILY" else 1
+
+
+def pools(settings: GkeSettings) -> None:
+    """Refuse sizes, machines and disks that a node pool cannot have."""
+    for low, high, least in (
+        ("system_nodes_min", "system_nodes_max", 1),
+        ("sandbox_nodes_min", "sandbox_nodes_max", 0),
+    ):
+        fewest, most = getattr(settings, low), getattr(settings, high)
+        if fewest < least:
+            why = "GKE's own pods need a node without gVisor. " if least else ""
+            raise ConfigError(f"{shown(low, fewest)} is out of range", f"{why}Give {least} or more")
+        if not max(1, fewest) <= most <= 1000:
+            raise ConfigError(
+                f"{shown(high, most)} does not fit {shown(low, fewest)}", f"Give {max(1, fewest)} to 1000"
+            )
+    for name in ("system_machine_type", "sandbox_machine_type"):
+        if not _MACHINE_TYPE.fullmatch(machine := getattr(settings, name)):
+            raise ConfigError(f"{shown(name, machine)} is not a machine type", repair(name, "n2d-standard-4"))
+    if not 8 <= settings.sandbox_pods_per_node <= 256:
+        raise ConfigError(
+            f"{shown('sandbox_pods_per_node', settings.sandbox_pods_per_node)} is out of range", "Give 8 to 256"
+        )
+    if settings.sandbox_disk_type not in _DISK_TYPES:
+        raise ConfigError(
+            f"{shown('sandbox_disk_type', settings.sandbox_disk_type)} is none of {', '.join(_DISK_TYPES)}",
+            repair("sandbox_disk_type", "pd-balanced"),
+        )
+    if not _MIN_DISK_GB <= settings.sandbox_disk_gb <= 65_536:
+        raise ConfigError(
+            f"{shown('sandbox_disk_gb', settings.sandbox_disk_gb)} is out of range", f"Give {_MIN_DISK_GB} to 65536"
+        )
+    if _family(settings.system_machine_type) in _HYPERDISK_ONLY:
+        raise ConfigError(
+            f"{shown('system_machine_type', settings.system_machine_type)} takes no pd-balanced disk, "
+            "which system nodes have",
+            repair("system_machine_type", "e2-standard-4"),
+        )
+    persistent = not settings.sandbox_disk_type.startswith("hyperdisk")
+    if persistent and _family(settings.sandbox_machine_type) in _HYPERDISK_ONLY:
+        raise ConfigError(
+            f"{shown('sandbox_machine_type', settings.sandbox_machine_type)} takes no "
+            f"{settings.sandbox_disk_type} disk",
+            repair("sandbox_disk_type", "hyperdisk-balanced"),
+        )
+
+
+def _family(machine_type: str) -> str:
+    return machine_type.partition("-")[0]
+
+
+def versions(settings: GkeSettings) -> None:
+    """Refuse an add-on that the control plane would be too old for."""
+    floor = settings.min_version
+    if floor and not _VERSION.fullmatch(floor):
+        raise ConfigError(
+            f"{shown('min_version', floor)} is not a GKE version",
+            "Use one that `gcloud container get-server-config --region REGION` lists, such as 1.35.3-gke.1234000",
+        )
+    for name, oldest in FLOORS.items():
+        if getattr(settings, name) and _numbers(floor) < _numbers(oldest):
+            raise ConfigError(
+                f"{shown(name, True)} takes GKE {oldest} or later, and {shown('min_version', floor)}",
+                repair("min_version", oldest) + f", or `pulumi config set {key(name)} false`",
+            )
+    if settings.pod_snapshots and settings.sandbox_machine_type.startswith("e2-"):
+        raise ConfigError(
+            f"{shown('pod_snapshots', True)} does not work with "
+            f"{shown('sandbox_machine_type', settings.sandbox_machine_type)}: E2 machines have different processors",
+            repair("sandbox_machine_type", "n2d-standard-4"),
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def roles(wanted: Iterable[str]) -> None:
+    """Refuse what is no role, and roles that would hand the project to whoever writes a prompt."""
+    seen = set()
+    for role in wanted:
+        if role in seen:
+            raise ConfigError(f"{full_key('agent_roles')} has {role!r} twice", "Remove one of them")
+        seen.add(role)
+        if not _ROLE.fullmatch(role):
+            raise ConfigError(
+                f"{full_key('agent_roles')} has {role!r}, which is not an IAM role",
+                "Write for example roles/aiplatform.user",
+            )
+        if role in _BASIC_ROLES:
+            raise ConfigError(
+                f"{full_key('agent_roles')} has {role!r}, which is for everything in the project",
+                "Name the roles of the services that agents call, such as roles/aiplatform.user",
+            )
+
+
+def security_group(group: str) -> None:
+    """Refuse a group that GKE does not take."""
+    if group and not _SECURITY_GROUP.fullmatch(group):
+        raise ConfigError(
+            f"{shown('rbac_security_group', group)} is not called gke-security-groups@DOMAIN",
+            "GKE takes a group of this name only; nest the groups that RBAC names in it "
+            "(https://cloud.google.com/kubernetes-engine/docs/how-to/google-groups-rbac)",
+        )
+
+
+def production(settings: GkeSettings) -> None:
+    """Refuse what people who depend on a stack should not find there."""
+    if not settings.production:
+        return
+    if settings.sandbox_spot:
+        raise ConfigError(
+            f"{shown('sandbox_spot', True)} in a production stack: every execution on a machine that Google takes "
+            "back is lost",
+            repair("sandbox_spot", "false") + ", or `pulumi config set production false`",
+        )
+    if settings.release_channel == "RAPID":
+        raise ConfigError(
+            f"{shown('release_channel', 'RAPID')} in a production stack: its versions have no service level agreement",
+            repair("release_channel", "REGULAR") + ", or `pulumi config set production false`",
+        )
+
+
+def machine(machine_type: str) -> tuple[int, int] | None:
+    """Return vCPUs and, at the most, bytes of memory of a machine type; ``None`` where its name does not tell."""
+    found = _SIZED.fullmatch(machine_type)
+    if not found:
+        return None
+    cpus = int(found["cpu"])
+    return cpus, cpus * _GIB_PER_CPU[found["shape"]] * math.prod((1024,) * 3)

@@ -1,0 +1,85 @@
+"""Image repositories in Artifact Registry: one of the stack's own, and one that pulls Docker Hub's images through.
+
+Private nodes without Cloud NAT reach no registry but Google's; through the second one the public images come to
+them by digest all the same. Who may read is the business of ``node_identity``. Images are built and pushed by others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_gcp as gcp
+
+from infra.image_names import mirror_id, own_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repositories:
+    """The two repositories.
+
+    Attributes:
+        own: For images that the platform team pushes; a tag cannot be moved.
+        mirror: Docker Hub's images, kept once they have been asked for.
+    """
+
+    own: gcp.artifactregistry.Repository
+    mirror: gcp.artifactregistry.Repository
+
+    @property
+    def all(self) -> dict[str, gcp.artifactregistry.Repository]:
+        """Both, by what they are for."""
+        return {"images": self.own, "docker-hub": self.mirror}
+
+
+def repositories(
+    name: str,
+    *,
+    stack: str,
+    project: str,
+    region: str,
+    services: list[pulumi.Resource],
+    opts: pulumi.ResourceOptions,
+) -> Repositories:
+    """Create both repositories.
+
+    Args:
+        name: What the logical names begin with.
+        stack: Name of the stack; the repositories' ids carry it.
+        project: Id of the project.
+        region: Region of the nodes.
+        services: What must be enabled first.
+        opts: Options of both.
+    """
+    after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=services))
+    scanning = gcp.artifactregistry.RepositoryVulnerabilityScanningConfigArgs(enablement_config="INHERITED")
+    return Repositories(
+        own=gcp.artifactregistry.Repository(
+            f"{name}-images",
+            project=project,
+            repository_id=own_id(name, stack),
+            location=region,
+            format="DOCKER",
+            description="Sandbox images",
+            docker_config=gcp.artifactregistry.RepositoryDockerConfigArgs(immutable_tags=True),
+            vulnerability_scanning_config=scanning,
+            opts=after,
+        ),
+        mirror=gcp.artifactregistry.Repository(
+            f"{name}-docker-hub",
+            project=project,
+            repository_id=mirror_id(name, stack),
+            location=region,
+            format="DOCKER",
+            mode="REMOTE_REPOSITORY",
+            description="Images of Docker Hub, for nodes without a way to the internet",
+            remote_repository_config=gcp.artifactregistry.RepositoryRemoteRepositoryConfigArgs(
+                description="Docker Hub",
+                docker_repository=gcp.artifactregistry.RepositoryRemoteRepositoryConfigDockerRepositoryArgs(
+                    public_repository="DOCKER_HUB"
+                ),
+            ),
+            vulnerability_scanning_config=scanning,
+            opts=after,
+        ),
+    )

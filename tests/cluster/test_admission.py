@@ -1,0 +1,427 @@
+"""The admission policies on a real API server: what breaks one rule is refused by it, what the executor writes passes.
+
+In a namespace of their own, without Pod Security, quota and LimitRange: nothing else may refuse or repair. Objects
+are created as a dry run, which passes through all of admission.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from google.adk.code_executors.code_execution_utils import CodeExecutionInput
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from pulumi import _types
+
+from adk_gke_sandbox import GkeCodeExecutor, manifests
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import (
+    APP_LABEL,
+    EXECUTION_LABEL,
+    JOBS,
+    PODS,
+    STACK_LABEL,
+    Ceilings,
+    Contract,
+    policy_name,
+)
+from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.manifests import Manifest, Tags
+from adk_gke_sandbox.sandbox import Sandbox, new_name
+from infra import access, admission
+from infra.admission_cel import VARIABLES
+from infra.admission_rules import rules
+from infra.local.layout import Layout
+from tests.cluster.admission_cases import CASES, LEFT_TO_THE_API_SERVER, NODE_LABEL, Case
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+
+GROUP = ("admissionregistration.k8s.io", "v1")
+POLICIES, BINDINGS = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
+WAIT_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """A namespace with the policies of a contract in force."""
+
+    contract: Contract
+    kubeconfig: str
+    core: client.CoreV1Api
+    batch: client.BatchV1Api
+    custom: client.CustomObjectsApi
+
+    def config(self, **settings: Any) -> ExecutorConfig:
+        return ExecutorConfig.from_contract(self.contract, kubeconfig_path=self.kubeconfig, **settings)
+
+    def job(self, config: ExecutorConfig | None = None, parts: int = 1, tags: Tags = manifests.NO_TAGS) -> Manifest:
+        """Return the Job that the executor would create."""
+        data = [{f"{manifests.REQUEST_KEY}.{index:03d}": ""} for index in range(parts)]
+        made = manifests.job(config or self.config(), new_name(), data, tags)
+        return json.loads(json.dumps(made))  # nothing shared between its parts
+
+    def create(self, kind: str, document: Manifest) -> tuple[str, list[str]]:
+        """Create a pod or a Job as a dry run; return why it is refused, and the rules that it breaks."""
+        return refusal(lambda: self.send(kind, document))
+
+    def send(self, kind: str, document: Manifest) -> Any:
+        namespaced = {
+            PODS: self.core.create_namespaced_pod_with_http_info,
+            JOBS: self.batch.create_namespaced_job_with_http_info,
+        }
+        return namespaced[kind](self.contract.namespace, document, dry_run="All", field_validation="Strict")
+
+
+def pod_of(job: Manifest) -> Manifest:
+    """Return the pod that the Job controller would create."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": job["metadata"]["name"], **job["spec"]["template"]["metadata"]},
+        "spec": job["spec"]["template"]["spec"],
+    }
+
+
+OLD_POD: Manifest = {
+    "metadata": {"name": "old", "finalizers": ["example.com/held"]},
+    "spec": {
+        "containers": [{"name": "old", "image": "any"}],
+        "schedulingGates": [{"name": "example.com/never"}],
+        "automountServiceAccountToken": False,
+    },
+}
+"""It breaks many rules, but was there before them; it never runs."""
+
+
+def refusal(send: Callable[[], Any]) -> tuple[str, list[str]]:
+    """Return why a call is refused, if it is, and all rules that a warning names."""
+    message = ""
+    try:
+        _, _, headers = send()
+    except ApiException as error:
+        if error.status != 422:
+            raise
+        message, headers = json.loads(error.body)["message"], error.headers
+    named = r"Validation failed for ValidatingAdmissionPolicy '[^']+' with binding '[^']+': ([\w-]+):"
+    return message, re.findall(named, headers.get("Warning", ""))
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    until = time.monotonic() + WAIT_SECONDS
+    while not (found := what()):
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.1)
+    return found
+
+
+def document(value: Any) -> Any:
+    """Return arguments of a Pulumi resource as the document that the API server gets."""
+    if _types.is_input_type(type(value)):
+        fields = _types.input_type_to_dict(value).items()
+        return {name: document(field) for name, field in fields if field is not None}
+    return [document(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def room(layout: Layout, admin: client.ApiClient, contract: Contract) -> Iterator[Room]:
+    namespace = f"admission-{secrets.token_hex(3)}"
+    own = {"stack": namespace, "namespace": namespace, "node_selector": {NODE_LABEL: "linux"}, "ceilings": Ceilings()}
+    made = Room(
+        contract=contract.model_copy(update={**own, "schedule_timeout_seconds": 300}),
+        kubeconfig=str(layout.kubeconfig),
+        core=client.CoreV1Api(admin),
+        batch=client.BatchV1Api(admin),
+        custom=client.CustomObjectsApi(admin),
+    )
+    account = {"metadata": {"name": made.contract.sandbox_service_account}, "automountServiceAccountToken": False}
+    made.core.create_namespace({"metadata": {"name": namespace}})
+    try:
+        made.core.create_namespaced_service_account(namespace, account)
+        wait_for(lambda: len(made.core.list_namespaced_service_account(namespace).items) == 2)
+        made.core.create_namespaced_pod(namespace, OLD_POD)
+        policies(made)
+        yield made
+    finally:
+        for plural in (BINDINGS, POLICIES):
+            for found in ours(made, plural):
+                made.custom.delete_cluster_custom_object(*GROUP, plural, found["metadata"]["name"])
+        assert [ours(made, plural) for plural in (BINDINGS, POLICIES)] == [[], []]
+        made.core.delete_namespace(namespace)
+        wait_for(lambda: let_go(made))
+
+
+def let_go(room: Room) -> bool:
+    """Take the old pod's finalizer away; return whether the namespace is gone."""
+    namespace = room.contract.namespace
+    # Policies hold on for a moment after they are deleted.
+    with contextlib.suppress(ApiException):
+        room.core.patch_namespaced_pod("old", namespace, {"metadata": {"finalizers": None}})
+    return namespace not in [found.metadata.name for found in room.core.list_namespace().items]
+
+
+def ours(room: Room, plural: str) -> list[Manifest]:
+    selector = f"{STACK_LABEL}={room.contract.stack}"
+    return list(room.custom.list_cluster_custom_object(*GROUP, plural, label_selector=selector)["items"])
+
+
+def policies(room: Room) -> None:
+    """Create the policies and bindings of the Pulumi program, and wait until they are in force.
+
+    A second binding of each policy warns: a refusal names the first rule alone, warnings come from all.
+    """
+    api = {"apiVersion": "/".join(GROUP)}
+    for kind in (PODS, JOBS):
+        name = policy_name(room.contract, kind)
+        metadata = document(access.metadata(room.contract, name))
+        policy = document(admission.policy_spec(room.contract, kind))
+        binding = document(admission.binding_spec(room.contract, kind))
+        warns = {**binding, "validationActions": ["Warn"]}
+        made = {**api, "kind": "ValidatingAdmissionPolicy", "metadata": metadata, "spec": policy}
+        room.custom.create_cluster_custom_object(*GROUP, POLICIES, made)
+        for suffix, spec in (("", binding), ("-warns", warns)):
+            named = {**metadata, "name": f"{name}{suffix}"}
+            made = {**api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": named, "spec": spec}
+            room.custom.create_cluster_custom_object(*GROUP, BINDINGS, made)
+    job = room.job()
+    job["spec"]["template"]["spec"].pop("runtimeClassName")
+    for kind, broken in ((JOBS, job), (PODS, pod_of(job))):
+        wait_for(lambda kind=kind, broken=broken: all(room.create(kind, broken)))
+
+
+def broken(room: Room, case: Case) -> Manifest:
+    job = room.job()
+    made = job if case.kind == JOBS else pod_of(job)
+    case.change(made)
+    return made
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_breaks_one_rule_is_refused_by_it_alone_and_told_what_was_found(room: Room, case: Case) -> None:
+    message, named = room.create(case.kind, broken(room, case))
+    (rule,) = [rule for rule in rules(room.contract) if rule.id == case.rule]
+    said = f"'{policy_name(room.contract, case.kind)}' denied request: {rule.id}: {rule.refuses}; found: "
+    assert re.search(f"{re.escape(said)}.+{re.escape(f'. {rule.fix}')}$", message), message
+    assert named == [case.rule]
+
+
+@pytest.mark.parametrize("words", LEFT_TO_THE_API_SERVER)
+def test_what_no_rule_looks_at_is_refused_by_the_api_server(room: Room, words: str) -> None:
+    kind, change = LEFT_TO_THE_API_SERVER[words]
+    job = room.job()
+    made = job if kind == JOBS else pod_of(job)
+    change(made)
+    with pytest.raises(ApiException, match=words) as refused:
+        room.send(kind, made)
+    assert "ValidatingAdmissionPolicy" not in refused.value.body
+
+
+@pytest.mark.parametrize("kind", [PODS, JOBS])
+def test_cel_knows_every_field_that_a_rule_reads(room: Room, kind: str) -> None:
+    """A misspelt field would always be absent.
+
+    The API server types what it reads of ``object`` by its own schema, but not what comes from a variable, so the
+    variables are written out; the two lists of containers, which have no type in common there, as one of them.
+    """
+    written = {**VARIABLES[kind], "containers": "variables.spec.containers"}
+    spec = document(admission.policy_spec(room.contract, kind))
+    for validation in spec["validations"]:
+        for part in ("expression", "messageExpression"):
+            for name in ("containers", "labels", "spec"):
+                validation[part] = validation[part].replace(f"variables.{name}", written[name])
+    metadata = document(access.metadata(room.contract, f"{policy_name(room.contract, kind)}-typed"))
+    typed = {"apiVersion": "/".join(GROUP), "kind": "ValidatingAdmissionPolicy", "metadata": metadata, "spec": spec}
+    room.custom.create_cluster_custom_object(*GROUP, POLICIES, typed)
+
+    def checked() -> Any:
+        found = room.custom.get_cluster_custom_object(*GROUP, POLICIES, metadata["name"])
+        return "typeChecking" in found.get("status", {}) and found
+
+    warnings = [found["warning"] for found in wait_for(checked)["status"]["typeChecking"].get("expressionWarnings", [])]
+    unknown = {re.sub(r"(?s).*undefined field '(\w+)'.*", r"\1", warning) for warning in warnings}
+    # Its schema leaves out what is a quantity, or a map of quantities.
+    assert unknown == {"sizeLimit", "limits"}
+
+
+# What passes
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "pull secrets": {"image_pull_secrets": ("registry", "mirror")},
+    "environment": {"env": {"A": "1"}},
+    "labels": {"labels": {"team": "ai", APP_LABEL: "mine"}},
+    "scratch": {"scratch_limit": "300Mi"},
+    "always pulled": {"image_pull_policy": "Always"},
+    "another version of the image": {"image": f"IMAGE:1.2@sha256:{'b' * 64}"},
+    "at the ceilings": {
+        "cpu_limit": "4",
+        "mem_limit": "8Gi",
+        "ephemeral_storage": "1Gi",
+        "timeout_seconds": 3600,
+        "schedule_timeout_seconds": 300,
+    },
+    "fractions": {"cpu_limit": "0.3", "mem_limit": "300M", "timeout_seconds": 0.5, "schedule_timeout_seconds": 0.5},
+}
+
+
+@pytest.mark.parametrize("settings", OPTIONS.values(), ids=list(OPTIONS))
+@pytest.mark.parametrize("parts", [1, manifests.CONFIG_MAPS_MAX])
+def test_what_the_executor_writes_passes(room: Room, settings: dict[str, Any], parts: int) -> None:
+    name = room.contract.image.partition("@")[0]
+    config = room.config(
+        **{key: value.replace("IMAGE", name) if key == "image" else value for key, value in settings.items()}
+    )
+    job = room.job(config, parts, Tags(labels=config.labels, annotations={"adk-gke-sandbox/invocation-id": "e-1"}))
+    for kind, made in ((JOBS, job), (PODS, pod_of(job))):
+        assert room.create(kind, made) == ("", [])
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sandbox.gke.io/runtime", "kubernetes.io/arch"]
+    + [f"node.kubernetes.io/{condition}" for condition in ("not-ready", "unreachable", "memory-pressure")],
+)
+def test_tolerations_that_clusters_add_pass(room: Room, key: str) -> None:
+    pod = pod_of(room.job())
+    pod["spec"]["tolerations"].append({"key": key, "operator": "Exists", "effect": "NoSchedule"})
+    assert room.create(PODS, pod) == ("", [])
+
+
+def test_an_execution_runs_under_the_policies_and_leaves_nothing(room: Room) -> None:
+    sandbox = Sandbox(room.config())
+    data = File(name="data.bin", content=bytes(3 * 2**20))
+    try:
+        outcome = sandbox.run("print(len(open('data.bin', 'rb').read()))", files=(data,))
+    finally:
+        sandbox.close()
+    assert (outcome.reason, outcome.stdout) == (Reason.COMPLETED, f"{3 * 2**20}\n".encode()), outcome
+    wait_for(lambda: not room.batch.list_namespaced_job(room.contract.namespace).items)
+    wait_for(
+        lambda: [pod.metadata.name for pod in room.core.list_namespaced_pod(room.contract.namespace).items] == ["old"]
+    )
+
+
+def test_other_namespaces_are_left_alone(room: Room) -> None:
+    job = room.job()
+    job["spec"]["template"]["spec"] = OLD_POD["spec"] | {"restartPolicy": "Never"}
+    elsewhere = replace(room, contract=room.contract.model_copy(update={"namespace": "default"}))
+    job["metadata"]["namespace"] = "default"
+    assert elsewhere.create(JOBS, job) == ("", [])
+    assert elsewhere.create(PODS, {**pod_of(job), "metadata": {"name": "any"}}) == ("", [])
+
+
+# What an agent sees
+
+
+def test_an_agent_is_told_the_rule_and_the_fix(room: Room) -> None:
+    executor = GkeCodeExecutor.from_contract(room.contract, kubeconfig_path=room.kubeconfig, image="python:3.11-slim")
+    context: Any = SimpleNamespace(
+        invocation_id="e-1", session=SimpleNamespace(id="s-1", user_id="lovelace"), is_aborted=False
+    )
+    result = executor.execute_code(context, CodeExecutionInput(code="print(1)"))
+    assert re.fullmatch(
+        "the sandbox could not run your code: AdmissionDenied: .*denied request: image-digest: an image is not named "
+        "by digest, so what runs could change by itself; found: python:3.11-slim. Write NAME@sha256:DIGEST; "
+        r"GkeCodeExecutor.from_contract\(\) has the stack's image",
+        result.stderr.strip(),
+    ), result.stderr
+
+
+# What changes later
+
+
+@pytest.fixture
+def running(room: Room) -> Iterator[str]:
+    """The name of a Job whose program runs; its pod's is the same and a suffix."""
+    name, stop = new_name(), threading.Event()
+    outcomes: list[Outcome] = []
+    sandbox = Sandbox(room.config())
+    thread = threading.Thread(
+        target=lambda: outcomes.append(sandbox.run("import time; time.sleep(600)", name=name, aborted=stop.is_set))
+    )
+    thread.start()
+    try:
+        wait_for(lambda: pod_name(room, name))
+        yield name
+    finally:
+        stop.set()
+        thread.join()
+        sandbox.close()
+
+
+def pod_name(room: Room, job: str) -> str:
+    found = room.core.list_namespaced_pod(room.contract.namespace, label_selector=f"{EXECUTION_LABEL}={job}")
+    return next((pod.metadata.name for pod in found.items if pod.status.phase == "Running"), "")
+
+
+def patched(send: Callable[..., Any], name: str, room: Room, body: Any) -> tuple[str, list[str]]:
+    return refusal(lambda: send(name, room.contract.namespace, body, dry_run="All"))
+
+
+def test_no_container_is_added_to_a_running_sandbox(room: Room, running: str) -> None:
+    container = {"name": "debug", "image": room.contract.image}
+    message, named = patched(
+        room.core.patch_namespaced_pod_ephemeralcontainers_with_http_info,
+        pod_name(room, running),
+        room,
+        {"spec": {"ephemeralContainers": [container]}},
+    )
+    assert "denied request: ephemeral-containers: a container would be added to a sandbox" in message
+    assert named == ["ephemeral-containers"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "rule"),
+    [({"memory": "8193Mi"}, "memory-ceiling"), ({"cpu": "4001m"}, "cpu-ceiling"), ({"memory": "600Mi"}, None)],
+)
+def test_a_running_sandbox_is_resized_up_to_the_ceilings(
+    room: Room, running: str, limits: dict[str, str], rule: str | None
+) -> None:
+    _, named = patched(
+        room.core.patch_namespaced_pod_resize_with_http_info,
+        pod_name(room, running),
+        room,
+        {"spec": {"containers": [{"name": manifests.CONTAINER, "resources": {"limits": limits}}]}},
+    )
+    assert named == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"activeDeadlineSeconds": 100_000}, "deadline"),
+        ({"ttlSecondsAfterFinished": 100_000}, "ttl"),
+        ({"backoffLimit": 6}, "backoff-limit"),
+        ({"suspend": True}, "suspend"),
+        ({"activeDeadlineSeconds": 10}, None),
+    ],
+)
+def test_a_running_job_stays_within_the_rules(
+    room: Room, running: str, changes: dict[str, Any], rule: str | None
+) -> None:
+    _, named = patched(room.batch.patch_namespaced_job_with_http_info, running, room, {"spec": changes})
+    assert named == ([rule] if rule else [])
+
+
+def test_a_running_pod_can_get_a_shorter_deadline_and_other_labels(room: Room, running: str) -> None:
+    change = {"metadata": {"labels": {"pool": "claimed"}}, "spec": {"activeDeadlineSeconds": 30}}
+    assert patched(room.core.patch_namespaced_pod_with_http_info, pod_name(room, running), room, change) == ("", [])
+
+
+def test_what_is_older_than_the_rules_can_go_but_not_change(room: Room) -> None:
+    patch = room.core.patch_namespaced_pod_with_http_info
+    message, named = patched(patch, "old", room, {"spec": {"activeDeadlineSeconds": 30}})
+    assert "denied request: runtime-class: " in message
+    assert "runtime-class" in named
+    assert patched(patch, "old", room, {"metadata": {"labels": {"a": "b"}}}) == ("", [])
+    assert patched(patch, "old", room, {"metadata": {"finalizers": None}}) == ("", [])

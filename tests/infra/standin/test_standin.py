@@ -1,0 +1,382 @@
+"""The stand-in itself: what it refuses, what it replaces, what it hides. Without an engine and without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import status_pb2
+from pulumi.runtime.proto import provider_pb2
+
+from standin import container, faults
+from standin.cloud import PROJECT_NUMBER, Cloud, Json
+from standin.plugin import StandIn
+from standin.wire import UNKNOWN, decode, encode
+
+LOCATION = "europe-west4"
+PROJECT = "a-project"
+
+
+class Refused(Exception):
+    """The call was answered with an error."""
+
+
+class Context:
+    """As much of gRPC's context as the plugin uses."""
+
+    def __init__(self) -> None:
+        self.metadata: Any = ()
+
+    def abort(self, code: grpc.StatusCode, message: str) -> None:
+        raise Refused(message)
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        self.metadata = metadata
+
+
+class Google:
+    """The plugin as the engine calls it, with plain values."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.plugin = StandIn(cloud, None)
+        self.configure(project=PROJECT, region=LOCATION)
+
+    def configure(self, **values: str) -> None:
+        self.plugin.Configure(provider_pb2.ConfigureRequest(args=encode(values)), Context())
+
+    @staticmethod
+    def urn(token: str, name: str) -> str:
+        return f"urn:pulumi:staging::adk-gke-sandbox::adk:infra:SandboxCluster${token}::{name}"
+
+    def check(self, token: str, news: Json, name: str = "x", olds: Json | None = None) -> tuple[Json, list[str]]:
+        request = provider_pb2.CheckRequest(
+            urn=self.urn(token, name), olds=encode(olds or {}), news=encode(news), randomSeed=b"\x12\x34\x56\x78"
+        )
+        answer = self.plugin.Check(request, Context())
+        return decode(answer.inputs)[0], [failure.reason for failure in answer.failures]
+
+    def create(self, token: str, news: Json, name: str = "x", *, preview: bool = False) -> tuple[str, Json]:
+        inputs, failures = self.check(token, news, name)
+        assert failures == []
+        request = provider_pb2.CreateRequest(urn=self.urn(token, name), properties=encode(inputs), preview=preview)
+        answer = self.plugin.Create(request, Context())
+        return answer.id, decode(answer.properties)[0]
+
+    def difference(self, token: str, before: Json, after: Json) -> Any:
+        olds, _ = self.check(token, before)
+        news, _ = self.check(token, after, olds=olds)
+        request = provider_pb2.DiffRequest(urn=self.urn(token, "x"), old_inputs=encode(olds), news=encode(news))
+        return self.plugin.Diff(request, Context())
+
+    def delete(self, token: str, identity: str, properties: Json) -> None:
+        request = provider_pb2.DeleteRequest(urn=self.urn(token, "x"), id=identity, properties=encode(properties))
+        self.plugin.Delete(request, Context())
+
+
+CLUSTER = "gcp:container/cluster:Cluster"
+POOL = "gcp:container/nodePool:NodePool"
+NETWORK = "gcp:compute/network:Network"
+SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
+SERVICE = "gcp:projects/service:Service"
+KEY_MEMBER = "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember"
+
+Enable = Callable[..., None]
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Google:
+    """A project in which all services are enabled."""
+    made = Google(Cloud(tmp_path / "cloud"))
+    with made.cloud.change() as world:
+        world.services += [f"{name}.googleapis.com" for name in ("compute", "container", "iam", "cloudkms")]
+    return made
+
+
+@pytest.fixture
+def cluster(google: Google) -> str:
+    """The name of a cluster."""
+    _, outputs = google.create(CLUSTER, {"location": LOCATION})
+    return str(outputs["name"])
+
+
+def sandbox_pool(cluster: str, **config: Any) -> Json:
+    return {"cluster": cluster, "location": LOCATION, "nodeConfig": {"sandboxConfig": {"type": "GVISOR"}, **config}}
+
+
+# -- keys
+
+
+def test_misspelt_nested_key_is_refused(google: Google) -> None:
+    _, failures = google.check(POOL, {"cluster": "c", "nodeConfig": {"sandboxConfig": {"typ": "GVISOR"}}})
+    assert failures == ["Invalid or unknown key. Examine values at 'x.nodeConfig.sandboxConfig.typ'."]
+
+
+def test_misspelt_key_in_a_list_is_refused(google: Google) -> None:
+    taint = {"key": "a", "value": "b", "effekt": "NO_SCHEDULE"}
+    _, failures = google.check(POOL, {"cluster": "c", "nodeConfig": {"taints": [taint]}})
+    assert failures[0] == "Invalid or unknown key. Examine values at 'x.nodeConfig.taints[0].effekt'."
+
+
+def test_missing_key_is_refused(google: Google) -> None:
+    _, failures = google.check(POOL, {})
+    assert failures == [
+        'Missing required argument. The argument "cluster" is required, but no definition was found.. '
+        "Examine values at 'x.cluster'."
+    ]
+
+
+def test_value_that_a_preview_cannot_know_passes(google: Google) -> None:
+    assert google.check(POOL, {"cluster": UNKNOWN, "nodeConfig": UNKNOWN})[1] == []
+
+
+def test_type_that_is_not_modelled_is_refused(google: Google) -> None:
+    _, failures = google.check("gcp:storage/bucket:Bucket", {})
+    assert failures == ["the stand-in does not know gcp:storage/bucket:Bucket: add it to tests/infra/standin/model.py"]
+
+
+def test_resource_without_a_project_is_refused(google: Google) -> None:
+    google.configure(region=LOCATION)
+    _, failures = google.check(NETWORK, {})
+    assert failures[0].startswith("Failed to retrieve project, project: required field is not set")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ({"enableAutopilot": False, "removeDefaultNodePool": True}, '"enable_autopilot": conflicts with'),
+        ({"removeDefaultNodePool": True, "nodeVersion": "1.36"}, "node_version can only be specified"),
+        (
+            {"ipAllocationPolicy": {"clusterSecondaryRangeName": "pods", "clusterIpv4CidrBlock": "/14"}},
+            "cluster_ipv4_cidr_block conflicts with cluster_secondary_range_name",
+        ),
+        (
+            {
+                "controlPlaneEndpointsConfig": {"ipEndpointsConfig": {"enabled": False}},
+                "masterAuthorizedNetworksConfig": {},
+            },
+            "cannot be set while ip_endpoints_config.enabled is false",
+        ),
+        ({"name": "a" * 41}, "can be up to 40 characters"),
+    ],
+)
+def test_cluster_inputs_that_exclude_each_other_are_refused(google: Google, inputs: Json, reason: str) -> None:
+    _, failures = google.check(CLUSTER, {"location": LOCATION, **inputs})
+    assert reason in " ".join(failures)
+
+
+def test_pool_limits_of_two_kinds_are_refused(google: Google) -> None:
+    limits = {"maxNodeCount": 3, "totalMaxNodeCount": 3}
+    _, failures = google.check(POOL, {"cluster": "c", "autoscaling": limits})
+    assert "max_node_count conflicts with total_max_node_count" in failures[0]
+
+
+# -- names
+
+
+def test_name_is_made_from_the_logical_one(google: Google) -> None:
+    assert google.check(NETWORK, {}, "sandbox")[0]["name"] == "sandbox-1234567"
+
+
+def test_made_name_is_kept(google: Google) -> None:
+    inputs, _ = google.check(NETWORK, {}, olds={"name": "old-1", "__defaults": ["name"]})
+    assert inputs["name"] == "old-1"
+
+
+def test_second_resource_of_a_name_is_refused(google: Google) -> None:
+    google.create(NETWORK, {"name": "one"})
+    with pytest.raises(Refused, match="Error 409: Already exists: projects/a-project/global/networks/one"):
+        google.create(NETWORK, {"name": "one"}, "y")
+
+
+# -- changes
+
+
+def test_unchanged_inputs_differ_in_nothing(google: Google) -> None:
+    answer = google.difference(POOL, sandbox_pool("c"), sandbox_pool("c"))
+    assert answer.changes == provider_pb2.DiffResponse.DIFF_NONE
+
+
+def test_machine_type_changes_in_place(google: Google) -> None:
+    answer = google.difference(POOL, sandbox_pool("c", machineType="n2-a"), sandbox_pool("c", machineType="n2-b"))
+    assert list(answer.detailedDiff) == ["nodeConfig.machineType"]
+    assert list(answer.replaces) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path"),
+    [
+        ({"spot": False}, {"spot": True}, "nodeConfig.spot"),
+        ({}, {"bootDiskKmsKey": "k"}, "nodeConfig.bootDiskKmsKey"),
+        ({"oauthScopes": ["a"]}, {"oauthScopes": ["b"]}, "nodeConfig.oauthScopes[0]"),
+    ],
+)
+def test_pool_is_replaced(google: Google, before: Json, after: Json, path: str) -> None:
+    answer = google.difference(POOL, sandbox_pool("c", **before), sandbox_pool("c", **after))
+    assert list(answer.replaces) == [path]
+    assert not answer.deleteBeforeReplace
+
+
+def test_pool_that_loses_its_sandbox_is_replaced(google: Google) -> None:
+    plain = {"cluster": "c", "location": LOCATION, "nodeConfig": {}}
+    assert list(google.difference(POOL, sandbox_pool("c"), plain).replaces) == ["nodeConfig.sandboxConfig"]
+
+
+def test_resource_with_a_name_of_ours_is_deleted_before_it_is_replaced(google: Google) -> None:
+    named = {**sandbox_pool("c"), "name": "sandbox"}
+    assert google.difference(POOL, named, {**named, "maxPodsPerNode": 32}).deleteBeforeReplace
+
+
+def test_fqdn_policy_cannot_be_switched_off_in_place(google: Google) -> None:
+    on, off = ({"location": LOCATION, "enableFqdnNetworkPolicy": value} for value in (True, False))
+    assert list(google.difference(CLUSTER, off, on).replaces) == []
+    assert list(google.difference(CLUSTER, on, off).replaces) == ["enableFqdnNetworkPolicy"]
+
+
+# -- what the API refuses
+
+
+def test_service_must_be_enabled_first(tmp_path: Path) -> None:
+    fresh = Google(Cloud(tmp_path))
+    with pytest.raises(Refused, match=r"compute.googleapis.com has not been used in project 123456789012 before"):
+        fresh.create(NETWORK, {})
+    fresh.create(SERVICE, {"service": "compute.googleapis.com"})
+    fresh.create(NETWORK, {})
+
+
+def test_key_must_be_granted_before_the_cluster(google: Google) -> None:
+    wanted = {"location": LOCATION, "databaseEncryption": {"state": "ENCRYPTED", "keyName": "a-key"}}
+    with pytest.raises(Refused, match=r"'cloudkms\.cryptoKeyVersions\.useToEncrypt' denied on resource 'a-key'"):
+        google.create(CLUSTER, wanted)
+    agent = f"serviceAccount:service-{PROJECT_NUMBER}@container-engine-robot.iam.gserviceaccount.com"
+    role = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+    google.create(KEY_MEMBER, {"cryptoKeyId": "a-key", "role": role, "member": agent})
+    google.create(CLUSTER, wanted)
+
+
+def test_googles_own_account_exists_once_its_service_is_enabled(tmp_path: Path) -> None:
+    fresh = Google(Cloud(tmp_path))
+    fresh.create(SERVICE, {"service": "cloudkms.googleapis.com"})
+    agent = f"serviceAccount:service-{PROJECT_NUMBER}@container-engine-robot.iam.gserviceaccount.com"
+    grant = {"cryptoKeyId": "k", "role": "roles/cloudkms.cryptoKeyEncrypterDecrypter", "member": agent}
+    with pytest.raises(Refused, match=r"container-engine-robot\.iam\.gserviceaccount\.com does not exist"):
+        fresh.create(KEY_MEMBER, grant)
+    fresh.create(SERVICE, {"service": "container.googleapis.com"}, "y")
+    fresh.create(KEY_MEMBER, grant)
+
+
+def test_ranges_must_not_overlap(google: Google) -> None:
+    _, network = google.create(NETWORK, {"autoCreateSubnetworks": False})
+    inputs = {
+        "network": network["selfLink"],
+        "ipCidrRange": "10.0.0.0/20",
+        "secondaryIpRanges": [{"rangeName": "pods", "ipCidrRange": "10.0.8.0/21"}],
+    }
+    with pytest.raises(Refused, match=r"Invalid IPCidrRange: 10\.0\.8\.0/21 conflicts with existing subnetwork"):
+        google.create(SUBNETWORK, inputs)
+
+
+def test_range_of_pods_must_be_in_the_subnetwork(google: Google) -> None:
+    _, network = google.create(NETWORK, {})
+    _, subnetwork = google.create(SUBNETWORK, {"network": network["selfLink"], "ipCidrRange": "10.0.0.0/20"})
+    wanted = {
+        "location": LOCATION,
+        "subnetwork": subnetwork["selfLink"],
+        "ipAllocationPolicy": {"clusterSecondaryRangeName": "pods"},
+    }
+    with pytest.raises(Refused, match='Pods secondary range "pods" not found in subnet'):
+        google.create(CLUSTER, wanted)
+
+
+def test_version_floor_of_an_add_on(google: Google) -> None:
+    with google.cloud.change() as world:
+        world.version = "1.34.9-gke.1"
+    wanted = {"location": LOCATION, "addonsConfig": {"agentSandboxConfig": {"enabled": True}}}
+    with pytest.raises(Refused, match=r"requires GKE version 1\.35\.2-gke\.1269000 or later; the cluster has 1\.34"):
+        google.create(CLUSTER, wanted)
+    google.create(CLUSTER, {**wanted, "minMasterVersion": "1.35.2-gke.1269000"})
+
+
+def test_network_in_use_is_not_deleted(google: Google) -> None:
+    identity, network = google.create(NETWORK, {})
+    google.create(SUBNETWORK, {"network": network["selfLink"], "ipCidrRange": "10.0.0.0/20"})
+    with pytest.raises(Refused, match="is already being used by"):
+        google.delete(NETWORK, identity, network)
+
+
+def test_protected_cluster_is_not_deleted(google: Google) -> None:
+    identity, outputs = google.create(CLUSTER, {"location": LOCATION})
+    with pytest.raises(Refused, match="Cannot destroy cluster because deletion_protection is set to true"):
+        google.delete(CLUSTER, identity, outputs)
+
+
+def test_pools_go_with_their_cluster(google: Google) -> None:
+    identity, outputs = google.create(CLUSTER, {"location": LOCATION, "deletionProtection": False})
+    google.create(POOL, sandbox_pool(outputs["name"]))
+    google.delete(CLUSTER, identity, outputs)
+    assert google.cloud.read().resources == {}
+
+
+# -- what GKE adds
+
+
+def test_sandbox_pool_gets_gkes_taint(google: Google, cluster: str) -> None:
+    _, outputs = google.create(POOL, sandbox_pool(cluster))
+    assert outputs["nodeConfig"]["effectiveTaints"] == [
+        {"key": "sandbox.gke.io/runtime", "value": "gvisor", "effect": "NO_SCHEDULE"}
+    ]
+    assert "taints" not in outputs["nodeConfig"]
+
+
+def test_gkes_own_taint_is_refused_from_others(google: Google, cluster: str) -> None:
+    own = [{"key": "sandbox.gke.io/runtime", "value": "gvisor", "effect": "NO_SCHEDULE"}]
+    with pytest.raises(Refused, match="is reserved for GKE Sandbox"):
+        google.create(POOL, sandbox_pool(cluster, taints=own))
+
+
+def test_preview_knows_neither_id_nor_endpoint(google: Google) -> None:
+    dns = {"dnsEndpointConfig": {"allowExternalTraffic": True}}
+    identity, outputs = google.create(CLUSTER, {"location": LOCATION, "controlPlaneEndpointsConfig": dns}, preview=True)
+    assert identity == ""
+    assert outputs["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"] == UNKNOWN
+    assert google.cloud.read().resources == {}
+
+
+def test_key_of_a_client_certificate_travels_as_a_secret(google: Google) -> None:
+    wanted = {"masterAuth": {"clientCertificateConfig": {"issueClientCertificate": True}}}
+    inputs, _ = google.check(CLUSTER, {"location": LOCATION, **wanted})
+    request = provider_pb2.CreateRequest(urn=google.urn(CLUSTER, "x"), properties=encode(inputs))
+    outputs, secrets = decode(google.plugin.Create(request, Context()).properties)
+    assert outputs["masterAuth"]["clientKey"] == container.CLIENT_KEY
+    assert secrets == {"masterAuth"}
+
+
+def test_cluster_without_a_client_certificate_has_no_secret(google: Google, cluster: str) -> None:
+    (made,) = google.cloud.read().outputs(CLUSTER)
+    assert made["masterAuth"]["clientKey"] == ""
+
+
+# -- ordered failures
+
+
+def test_ordered_failure_happens_as_often_as_ordered(google: Google) -> None:
+    faults.order(google.cloud, faults.Order(fault=faults.Fault.QUOTA, verb="create", type="Network"))
+    with pytest.raises(Refused, match="Insufficient regional quota to satisfy request"):
+        google.create(NETWORK, {})
+    google.create(NETWORK, {})
+
+
+def test_stock_out_leaves_a_pool_that_the_engine_is_told_of(google: Google, cluster: str) -> None:
+    faults.order(google.cloud, faults.Order(fault=faults.Fault.STOCK_OUT, verb="create", type="NodePool"))
+    inputs, _ = google.check(POOL, sandbox_pool(cluster))
+    context = Context()
+    with pytest.raises(Refused, match="GCE_STOCKOUT"):
+        google.plugin.Create(provider_pb2.CreateRequest(urn=google.urn(POOL, "x"), properties=encode(inputs)), context)
+    ((key, value),) = context.metadata
+    assert key == "grpc-status-details-bin"
+    failed = provider_pb2.ErrorResourceInitFailed()
+    status_pb2.Status.FromString(value).details[0].Unpack(failed)
+    assert failed.id in google.cloud.read().resources

@@ -1,0 +1,73 @@
+"""What a user is told of a failed run: the cause, and of which resource, out of all that the engine prints."""
+
+from __future__ import annotations
+
+from infra.local.engine import causes
+
+GOOGLE = """\
+ +  gcp:container:Cluster cluster creating (0s) error: 1 error occurred:
+@ updating.....
+    pulumi:pulumi:Stack adk-gke-sandbox-staging  error: update failed
+Diagnostics:
+  pulumi:pulumi:Stack (adk-gke-sandbox-staging):
+    error: update failed
+
+  gcp:container:Cluster (cluster):
+    error: 1 error occurred:
+    \t* googleapi: Error 403: Insufficient regional quota., forbidden
+
+Resources:
+    + 14 created
+"""
+
+HALF_MADE = """\
+Diagnostics:
+  gcp:container:NodePool (sandbox-pool):
+    error: 1 error occurred:
+    \t* 1 error occurred:
+    \t* Error waiting for creating GKE NodePool: [GCE_STOCKOUT]
+"""
+
+PROGRAM = """\
+    pulumi:pulumi:Stack adk-gke-sandbox-local running error: adk-gke-sandbox:image is not set. Set it
+    pulumi:pulumi:Stack adk-gke-sandbox-local **failed** 1 error
+error: update failed
+"""
+
+SEVERAL = """\
+Diagnostics:
+  gcp:compute:Network (network):
+    error: 2 errors occurred:
+    \t* the first
+    \t* the second
+"""
+
+
+def test_error_of_google_names_its_resource() -> None:
+    assert causes(GOOGLE) == [
+        "cluster (gcp:container:Cluster): googleapi: Error 403: Insufficient regional quota., forbidden"
+    ]
+
+
+def test_error_of_a_half_made_resource_is_found_below_two_headings() -> None:
+    assert causes(HALF_MADE) == [
+        "sandbox-pool (gcp:container:NodePool): Error waiting for creating GKE NodePool: [GCE_STOCKOUT]"
+    ]
+
+
+def test_error_of_the_program_is_told_as_it_is() -> None:
+    assert causes(PROGRAM) == ["adk-gke-sandbox:image is not set. Set it"]
+
+
+def test_first_of_several_errors_comes_first() -> None:
+    assert causes(SEVERAL)[0] == "network (gcp:compute:Network): the first"
+
+
+def test_verdict_alone_is_no_cause() -> None:
+    assert causes("error: update failed\n") == []
+
+
+def test_program_that_lost_its_engine_is_not_the_cause() -> None:
+    lost = "    pulumi:pulumi:Stack adk-gke-sandbox-staging  error: Program failed with an unhandled exception:\n"
+    assert causes(lost + GOOGLE)[0].startswith("cluster (gcp:container:Cluster): googleapi: Error 403")
+    assert causes(lost) == ["Program failed with an unhandled exception:"]
