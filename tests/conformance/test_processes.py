@@ -232,3 +232,11 @@ def test_a_program_may_replace_itself(outcome: Outcome) -> None:
 def test_a_program_that_kills_everything_it_can_see_does_not_complete(outcome: Outcome) -> None:
     assert outcome.reason is not Reason.COMPLETED
     assert (outcome.started, outcome.stdout) == (True, b"before")
+
+
+@program(
+    "import os, time\nif os.fork() == 0:\n    if os.fork() == 0:\n        time.sleep(0.2)\n    os._exit(0)\n"
+    "os.wait()\ntime.sleep(1)\nprint('on')"
+)
+def test_an_orphan_that_ends_does_not_end_the_program(outcome: Outcome) -> None:
+    assert (outcome.reason, outcome.stdout) == (Reason.COMPLETED, b"on\n")
