@@ -168,7 +168,7 @@ def test_d1c_an_image_that_is_not_there_is_named_long_before_the_timeout(room: R
 
 
 def test_d3_a_config_map_has_its_owner_from_the_first_moment(room: Room) -> None:
-    thread, results = room.start("input(); import time; time.sleep(3)")
+    thread, results = room.start("import time; time.sleep(5)")
     (found,) = [item for item in room.core.list_namespaced_config_map(room.namespace).items if item.immutable]
     (owner,) = found.metadata.owner_references
     (job,) = room.batch.list_namespaced_job(room.namespace).items
