@@ -143,11 +143,16 @@ def test_files_carry_their_mime_types(outcome: Outcome) -> None:
 
 
 @program(
-    "import os\nos.symlink('/etc/passwd', 'link')\nos.symlink('/etc', 'folder')\nos.symlink('loop', 'loop')\n"
+    "import os\nos.symlink('/etc/passwd', 'link')\nos.symlink('/etc', 'folder')\n"
     "os.symlink('/proc/1/environ', 'environ')\nos.symlink('/dev/zero', 'zero')\nos.mkdir('d')\nos.symlink('..', 'd/up')"
 )
 def test_links_are_not_followed(outcome: Outcome) -> None:
-    assert (outcome.reason, contents(outcome)) == (Reason.COMPLETED, {})
+    assert (outcome.reason, contents(outcome), outcome.files_left_out) == (Reason.COMPLETED, {}, ())
+
+
+@program("import os\nos.symlink('loop', 'loop')\nopen('kept', 'w').close()")
+def test_a_link_to_itself_hides_nothing(outcome: Outcome) -> None:
+    assert (contents(outcome), outcome.files_left_out) == ({"kept": b""}, ())
 
 
 @program("import os\nos.remove('in.txt')\nos.symlink('/etc/passwd', 'in.txt')", files={"in.txt": b"1"})
