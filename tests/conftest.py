@@ -7,6 +7,16 @@ from pathlib import PurePosixPath
 
 import pytest
 
+try:
+    import hypothesis
+except ImportError:
+    pass  # with the oldest ADK only the tests that drive it run
+else:
+    # A busy machine is no failure of an example.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("patient")
+
 pytest_plugins = ("tests.cluster_fixtures",)
 
 _seconds: Counter[str] = Counter()
