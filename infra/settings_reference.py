@@ -44,8 +44,8 @@ def documentation(group: type) -> dict[str, str]:
     return found
 
 
-def replaces(text: str) -> str:
-    """Return what a change of a setting replaces, by the words of its documentation; empty is nothing."""
+def day_0(text: str) -> str:
+    """Return what a setting stays for, by the words of its documentation; empty if it can change."""
     found = _DAY_0.search(text)
     if not found:
         return ""
@@ -65,7 +65,7 @@ def _lines() -> Iterator[str]:
     )
     yield ""
     yield (
-        "*Replaces*: what a later change makes anew ([day-0 choices](../operations/day-0.md)). "
+        "*Day 0*: what has to be made anew to change the setting later ([day-0 choices](../operations/day-0.md)). "
         "All else changes in place."
     )
     for title, group in zip(_TITLES, GROUPS, strict=True):
@@ -78,7 +78,7 @@ def _lines() -> Iterator[str]:
 def _table(group: type) -> Iterator[str]:
     texts = documentation(group)
     kinds = get_type_hints(group)
-    yield "| Setting | Type | Default | Replaces | |"
+    yield "| Setting | Type | Default | Day 0 | |"
     yield "|---|---|---|---|---|"
     for entry in settings_of(group):
         text = texts[entry.name]
@@ -86,7 +86,7 @@ def _table(group: type) -> Iterator[str]:
             f"`{key(entry.name)}`",
             _kind(kinds[entry.name]),
             _default(entry),
-            replaces(text),
+            day_0(text),
             _DAY_0.sub("", text).replace("|", "\\|"),
         )
         yield f"| {' | '.join(cells)} |"

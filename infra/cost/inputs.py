@@ -20,8 +20,9 @@ import yaml
 from adk_gke_sandbox.config import quantity
 from adk_gke_sandbox.errors import ConfigError
 from infra import gke_checks
+from infra.configuration import full_key
 from infra.cost.formula import Load, Machine, Nodes, Pool, Prices, Sandbox, Stack
-from infra.gke_settings import SYSTEM_DISK_GB
+from infra.gke_settings import SYSTEM_DISK_GB, GkeSettings
 from infra.settings import Settings
 
 STACKS: Final = Path(__file__).resolve().parents[1] / "stacks"
@@ -97,7 +98,7 @@ def settings(stack: str, folder: Path = STACKS) -> Settings:
     """Return the settings in a stack's file, read and checked as ``pulumi up`` does.
 
     Raises:
-        ConfigError: no such stack, or settings that cannot work.
+        ConfigError: no such stack, one that makes no cluster, or settings that cannot work.
     """
     path = folder / f"Pulumi.{stack}.yaml"
     try:
@@ -105,27 +106,29 @@ def settings(stack: str, folder: Path = STACKS) -> Settings:
     except OSError as error:
         found = sorted(each.name.split(".")[1] for each in folder.glob("Pulumi.*.yaml"))
         raise ConfigError(f"there is no stack file {path}", f"There are: {', '.join(found)}") from error
+    config = document.get("config") or {}
+    if config.get(full_key("cluster_mode"), "existing") == "existing":
+        raise ConfigError(
+            f"stack {stack} uses a cluster that is there already, and what that costs is not in its settings",
+            "Name a stack with clusterMode standard or autopilot",
+        )
     # The engine hands values over in this form, too.
     pulumi.runtime.set_all_config(
-        {name: value if isinstance(value, str) else json.dumps(value) for name, value in document["config"].items()}
+        {name: value if isinstance(value, str) else json.dumps(value) for name, value in config.items()}
     )
     return Settings.from_config(stack)
 
 
 def stack(of: Settings, size: Size | None) -> Stack:
-    """Return what a stack keeps.
+    """Return what a stack that makes its cluster keeps.
 
     Raises:
-        ConfigError: the stack makes no cluster, or the size of its nodes is not known.
+        ConfigError: the size of its nodes is not known.
     """
-    if of.gke is None:
-        raise ConfigError(
-            f"stack {of.stack} uses a cluster that is there already, and what that costs is not in its settings",
-            "Name a stack with clusterMode standard or autopilot",
-        )
+    assert of.gke is not None
     environment = of.environment
     return Stack(
-        nodes=None if of.cluster_mode == "autopilot" else _nodes(of, size),
+        nodes=None if of.cluster_mode == "autopilot" else _nodes(of.gke, size),
         sandbox=Sandbox(
             vcpus=quantity(environment.cpu_requested, setting="cpuRequested"),
             memory_gib=quantity(environment.mem_requested, setting="memRequested") / _GIB,
@@ -135,9 +138,7 @@ def stack(of: Settings, size: Size | None) -> Stack:
     )
 
 
-def _nodes(of: Settings, size: Size | None) -> Nodes:
-    gke = of.gke
-    assert gke is not None
+def _nodes(gke: GkeSettings, size: Size | None) -> Nodes:
     size = size or _size(gke.sandbox_machine_type)
     return Nodes(
         system=Pool(floor=gke.system_nodes_min, disk_gb=SYSTEM_DISK_GB),

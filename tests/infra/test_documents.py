@@ -1,41 +1,328 @@
-"""What the documents say of settings and components is what the code says."""
+"""What the documents say is what the code says: settings, commands, messages, roles, and where links lead."""
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from standin.difference import difference
+from standin.model import KINDS
 
+from adk_gke_sandbox.cli import app
+from adk_gke_sandbox.execution import CODE_REASONS, Reason
 from infra import settings_reference
 from infra.configuration import key, settings_of
+from infra.gke_settings import GkeSettings
+from infra.node_identity import NODE_ROLE
+from infra.project_services import wanted
 from infra.settings import GROUPS
-from tests.infra.conftest import Run
+from tests.infra.conftest import IMAGE, Program, committed, run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OPERATIONS = ROOT / "docs" / "operations"
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(document: Path, *languages: str) -> Iterator[str]:
+    """Yield the fenced blocks of a document that are in one of these languages."""
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", read(document), flags=re.MULTILINE | re.DOTALL):
+        if language in languages:
+            yield text
+
+
+def anchors(document: Path) -> set[str]:
+    """Return what a link to a heading of a document may end in, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", read(document), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+# -- links, blocks and commands
+
+
+@each_document
+def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", read(document)):
+        path, _, anchor = target.partition("#")
+        found = (document.parent / path).resolve() if path else document
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    assert broken == []
+
+
+@each_document
+def test_shell_blocks_are_shell(document: Path) -> None:
+    for text in blocks(document, "bash"):
+        done = subprocess.run(["bash", "-n"], input=text, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+@each_document
+def test_python_and_yaml_blocks_can_be_read(document: Path) -> None:
+    for text in blocks(document, "python"):
+        ast.parse(text)
+    for text in blocks(document, "yaml"):
+        assert yaml.safe_load(text)
+
+
+def commands(document: Path) -> str:
+    """Return everything of a document that is set as code."""
+    return "\n".join([*re.findall(r"`([^`\n]+)`", read(document)), *blocks(document, "bash", "yaml", "")])
+
+
+@each_document
+def test_commands_of_ours_exist(document: Path) -> None:
+    text = commands(document)
+    targets = set(re.findall(r"^(\w+):.*##|^(\.venv/ready):", read(ROOT / "Makefile"), flags=re.MULTILINE))
+    known = {name for pair in targets for name in pair if name}
+    assert set(re.findall(r"\bmake ([\w./-]+)", text)) <= known
+    verbs = {found.name or getattr(found.callback, "__name__", "") for found in app.registered_commands}
+    verbs |= {found.name for found in app.registered_groups}
+    assert set(re.findall(r"\badk-gke-sandbox ([a-z]\w+)", text)) <= verbs
+    for path in re.findall(r"\bpython ((?:infra|examples|tests)/[\w./]+)", text):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"\bpython -m (infra[\w.]*)", text):
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+
+
+# -- settings
 
 
 def test_page_of_settings_is_made_from_the_code() -> None:
-    assert settings_reference.PAGE.read_text(encoding="utf-8") == settings_reference.page(), settings_reference.COMMAND
+    assert read(settings_reference.PAGE) == settings_reference.page(), settings_reference.COMMAND
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_setting_says_what_it_is_for() -> None:
+    for group in GROUPS:
+        texts = settings_reference.documentation(group)
+        assert {entry.name for entry in settings_of(group)} <= texts.keys()
+
+
+@each_document
 def test_settings_in_a_document_exist(document: Path) -> None:
     known = {key(entry.name) for group in GROUPS for entry in settings_of(group)}
-    text = document.read_text(encoding="utf-8")
-    named = re.findall(
-        r"pulumi config (?:set|rm|get)(?: --(?:path|plaintext|secret|stack \S+))* '?([A-Za-z][\w:]*)", text
+    # Up to the name: options may come before it, and a path begins with it.
+    named = re.findall(r"pulumi config (?:set|rm|get)((?: --[\w-]+)*) '?([A-Za-z][\w:]*)", read(document))
+    assert [name for _, name in named if name not in known | {"NAME"}] == []
+
+
+OTHERS: dict[str, Any] = {
+    "project": "another-project",
+    "region": "us-central1",
+    "production": True,
+    "deletion_protection": True,
+    "subnet_cidr": "10.96.0.0/20",
+    "pods_cidr": "10.100.0.0/16",
+    "services_cidr": "10.104.0.0/20",
+    "release_channel": "STABLE",
+    "min_version": "1.37.0-gke.1000000",
+    "maintenance_start": "2026-02-03T02:00:00Z",
+    "maintenance_end": "2026-01-03T09:00:00Z",
+    "maintenance_recurrence": "FREQ=DAILY",
+    "system_machine_type": "n2d-standard-4",
+    "system_nodes_min": 2,
+    "system_nodes_max": 5,
+    "sandbox_machine_type": "n2d-standard-8",
+    "sandbox_nodes_min": 2,
+    "sandbox_nodes_max": 5,
+    "sandbox_pods_per_node": 32,
+    "sandbox_spot": True,
+    "sandbox_upgrade": "BLUE_GREEN",
+    "sandbox_disk_type": "pd-ssd",
+    "sandbox_disk_gb": 200,
+    "encrypt_boot_disks": False,
+    "rbac_security_group": "gke-security-groups@example.com",
+    "agent_roles": ["roles/aiplatform.user"],
+    "binary_authorization": "enforce",
+    "agent_sandbox_addon": True,
+    "pod_snapshots": True,
+}
+"""Another value for each setting of a cluster."""
+
+USUAL = {"sandboxSpot": False, "minVersion": "1.36.3-gke.1767000", "quotaPods": 60}
+ADDRESSES = {"subnet_cidr", "pods_cidr", "services_cidr"}
+TOGETHER = {"maintenance_start": {"maintenanceEnd": "2026-02-03T08:00:00Z"}}
+
+
+def program(**settings: Any) -> Program:
+    return run_program({**committed("staging"), "image": IMAGE, **USUAL, **settings}, "staging")
+
+
+def replaced(before: Program, after: Program) -> set[str]:
+    """Return what Google can only make anew to get from one program to the other: ``cluster``, ``node pool``."""
+    found = set()
+    for old in before.resources:
+        kind = {"Cluster": "cluster", "NodePool": "node pool"}.get(old.type.split(":")[-1])
+        (new,) = [each for each in after.resources if (each.type, each.name) == (old.type, old.name)] if kind else [old]
+        ignored = set(new.request.ignoreChanges)
+        inputs = [
+            {name: value for name, value in each.inputs.items() if name not in ignored | {"cluster"}}
+            for each in (old, new)
+        ]
+        if kind and difference(KINDS[old.type], *inputs).replaces:
+            found.add(kind)
+    return found
+
+
+@pytest.mark.timeout(180)  # the program, once for each setting
+def test_settings_marked_day_0_are_those_that_replace_a_cluster_or_a_pool() -> None:
+    """As far as the model of Google's provider goes: of address ranges, it is Google's API that refuses a change."""
+    assert OTHERS.keys() == {entry.name for entry in settings_of(GkeSettings)}
+    texts = settings_reference.documentation(GkeSettings)
+    usual = program()
+    for name, value in OTHERS.items():
+        found = replaced(usual, program(**{key(name): value, **TOGETHER.get(name, {})}))
+        marked = settings_reference.day_0(texts[name])
+        if name in ADDRESSES:
+            assert marked == "cluster", name
+        else:
+            assert (marked or None) == next(iter(sorted(found)), None), name
+
+
+@pytest.mark.timeout(60)
+def test_leaving_fqdn_policies_replaces_the_cluster_and_nothing_else_of_egress_does() -> None:
+    fqdn = {"egress": "fqdn", "egressHosts": ["pypi.org"]}
+    assert replaced(program(**fqdn), program()) == {"cluster"}
+    assert replaced(program(), program(**fqdn)) == set()
+    assert replaced(program(), program(egress="internet")) == set()
+
+
+def test_page_of_day_0_choices_has_every_such_setting() -> None:
+    page = read(OPERATIONS / "day-0.md")
+    texts = settings_reference.documentation(GkeSettings)
+    for name, text in texts.items():
+        if settings_reference.day_0(text):
+            assert f"`{key(name)}`" in page, name
+
+
+# -- bootstrap and CI
+
+EVERYTHING = GkeSettings(
+    project="a-project", region="europe-west4", binary_authorization="manage", agent_roles=("roles/aiplatform.user",)
+)
+
+
+def test_deployer_has_a_role_for_each_service_that_the_program_changes() -> None:
+    page = read(OPERATIONS / "bootstrap.md")
+    made = program(egress="internet", binaryAuthorization="manage", agentRoles=["roles/aiplatform.user"])
+    services = {KINDS[each.type].permission.split(".")[0] for each in made.resources if each.type in KINDS}
+    assert "container" in services
+    assert [service for service in services if f"| `roles/{service}." not in page] == []
+
+
+def test_roles_are_granted_as_they_are_listed() -> None:
+    page = read(OPERATIONS / "bootstrap.md")
+    listed = set(re.findall(r"^\| `roles/([\w.]+)`", page, flags=re.MULTILINE))
+    loop = re.search(r"for role in (.*?); do", page, flags=re.DOTALL)
+    assert loop
+    granted = set(loop[1].replace("\\", "").split())
+    apart = {"resourcemanager.projectIamAdmin", "binaryauthorization.policyEditor"}
+    assert listed == granted | apart
+    assert not granted & apart
+
+
+def test_deployer_may_grant_the_roles_that_the_program_grants() -> None:
+    condition = re.search(r"hasOnly\(\[(.*?)\]\)", read(OPERATIONS / "bootstrap.md"))
+    assert condition
+    grants = program(agentRoles=["roles/aiplatform.user"]).of("IAMMember")
+    assert set(re.findall(r"'([^']+)'", condition[1])) == {each.inputs["role"] for each in grants}
+    assert NODE_ROLE in condition[1]
+
+
+def test_apis_that_the_program_cannot_enable_itself_come_first() -> None:
+    page = read(OPERATIONS / "bootstrap.md")
+    enabled = set(re.findall(r"(\w+)\.googleapis\.com", page))
+    # What enables a service, and what says who may do what, is called before anything can be enabled.
+    assert {"serviceusage", "cloudresourcemanager", "iam"} <= enabled
+    services = {KINDS[each.type].service.partition(".")[0] for each in program().resources if each.type in KINDS}
+    assert services <= enabled | set(wanted(EVERYTHING))
+
+
+def workflow() -> dict[str, Any]:
+    (text,) = blocks(OPERATIONS / "ci.md", "yaml")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def test_workflow_may_read_the_code_and_ask_for_a_token_and_nothing_else() -> None:
+    assert workflow()["permissions"] == {"contents": "read", "id-token": "write"}
+
+
+def test_workflow_installs_the_engine_that_the_lock_names() -> None:
+    steps = workflow()["jobs"]["pulumi"]["steps"]
+    (step,) = [each for each in steps if "pulumi/actions" in each.get("uses", "")]
+    locked = re.search(r"^pulumi==(\S+)", read(ROOT / "requirements" / "infra.txt"), flags=re.MULTILINE)
+    assert locked
+    assert step["with"]["pulumi-version"] == locked[1]
+
+
+def test_workflow_previews_requests_updates_main_and_looks_for_drift() -> None:
+    steps = workflow()["jobs"]["pulumi"]["steps"]
+    verbs = {step["if"].split("'")[1]: step["run"].split()[:2] for step in steps if "if" in step}
+    preview, update = ["pulumi", "preview"], ["pulumi", "up"]
+    assert verbs == {"pull_request": preview, "push": update, "schedule": preview}
+    # A preview is where protection stops a replacement.
+    assert not {"-f", "--skip-preview"} & {word for step in steps for word in step.get("run", "").split()}
+
+
+def test_every_environment_of_the_workflow_is_trusted() -> None:
+    page = read(OPERATIONS / "ci.md")
+    trusted = re.search(r"for event in (.+); do", page)
+    assert trusted
+    # YAML reads the bare word `on` as true.
+    assert set(trusted[1].split()) == set(workflow()[True])  # type: ignore[index]
+    for event in workflow()[True]:  # type: ignore[index]
+        assert f"`staging-{event}`" in page
+
+
+# -- refusals
+
+
+def test_every_reason_that_is_not_the_programs_is_explained() -> None:
+    page = read(OPERATIONS / "refusals.md").partition("## What the agent sees")[2]
+    listed = set(re.findall(r"^\| `(\w+)`", page, flags=re.MULTILINE))
+    assert listed == {reason.value for reason in Reason} - {reason.value for reason in CODE_REASONS | {Reason.ABORTED}}
+
+
+FROM_PULUMI = {"the stack is currently locked by", "no changes were expected but changes were proposed"}
+"""What the engine says, and no test here brings it to say."""
+
+
+def test_refusals_are_quoted_as_they_are_said() -> None:
+    """By our code, or in the tests: there by the real engine, the real API server, or Google's texts in the model."""
+    sources = [path for folder in ("infra", "runtime", "tests") for path in (ROOT / folder).rglob("*.py")]
+    # Without the quotes and escapes of Python, and where a text goes over two lines.
+    said = "\n".join(
+        re.sub(r'"\s*\n\s*f?"', "", read(path)).replace("\\", "") for path in sources if path != Path(__file__)
     )
-    assert [name for name in named if name not in known | {"NAME"}] == []
+    tables = read(OPERATIONS / "refusals.md").partition("## What the agent sees")[0]
+    quoted = re.findall(r"^\| `([^`]+)` \|", tables, flags=re.MULTILINE)
+    assert len(quoted) > 15
+    unknown = [text for text in quoted if text.replace(" RULE:", "") not in said]
+    assert set(unknown) == FROM_PULUMI
 
 
-@pytest.mark.parametrize("stack", ["local", "staging"])
-def test_names_and_types_of_resources_are_those_of_the_document(run: Run, stack: str) -> None:
-    """A new name without an alias makes Pulumi delete the resource and create another one."""
-    page = (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", page, flags=re.MULTILINE))
-    made = {(resource.type, resource.name) for resource in run(stack=stack, gcp__project="a-project").resources} - {
-        ("pulumi:providers:kubernetes", "cluster")
-    }
-    assert made - listed == set()
+def test_names_in_the_cluster_are_those_of_the_program() -> None:
+    text = read(OPERATIONS / "disaster-recovery.md")
+    made = run_program({**committed("staging"), "image": IMAGE}, "staging")
+    (binding,) = made.of("RoleBinding")
+    metadata = binding.inputs["metadata"]
+    assert f"kubectl delete rolebinding {metadata['name']} --namespace {metadata['namespace']}" in text
+
+
+def test_outputs_in_the_documents_are_exported() -> None:
+    exported = set(run_program({**committed("staging"), "image": IMAGE}, "staging").outputs)
+    for document in DOCUMENTS:
+        named = set(re.findall(r"pulumi stack output (?!--)(\w+)", read(document)))
+        assert named <= exported, document

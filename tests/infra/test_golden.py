@@ -35,7 +35,8 @@ def entry(resource: Registered) -> dict[str, Any]:
         "deletedWith": short(request.deletedWith),
         "ignoreChanges": list(request.ignoreChanges),
         "additionalSecretOutputs": list(request.additionalSecretOutputs),
-        "aliases": [alias.spec.name or short(alias.urn) for alias in request.aliases],
+        # Those of ours; the SDK adds some for former types.
+        "aliases": [name for alias in request.aliases if (name := alias.spec.name or short(alias.urn))],
     }
     return {
         "type": resource.type,

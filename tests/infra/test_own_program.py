@@ -16,10 +16,14 @@ import yaml
 from kubernetes import client, config
 
 from adk_gke_sandbox.contract import CONTRACT_CONFIG_MAP, CONTRACT_KEY, parse
+from infra.environment import FORMER_NAMES
 from infra.local import engine, stack
 from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+
+SANDBOX = "sandbox"
+"""What the example calls the component."""
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_program"
 
@@ -137,3 +141,30 @@ def test_second_up_changes_nothing(team: Team) -> None:
     report = team.up()
     assert "unchanged" in report
     assert not {"created", "updated", "replaced", "deleted"} & set(report.split())
+
+
+def test_state_with_former_names_is_taken_over(team: Team, core: client.CoreV1Api) -> None:
+    """Without an alias the namespace of the agents would be deleted, with everything in it."""
+    before = core.read_namespace(team.agents).metadata.uid
+    state = exported(team)
+    for end, former in FORMER_NAMES.items():
+        assert f'::{SANDBOX}-{end}"' in state
+        state = state.replace(f'::{SANDBOX}-{end}"', f'::{former}"')
+    file = team.where.folder / "former.json"
+    file.write_text(state)
+    engine.run(team.where, "import", ["stack", "import", "--stack", team.where.name, "--file", str(file)])
+    assert f"::{SANDBOX}-agents-namespace" not in exported(team)
+    report = team.up()
+    assert not {"created", "updated", "replaced", "deleted"} & set(report.split())
+    assert core.read_namespace(team.agents).metadata.uid == before
+    assert f"::{SANDBOX}-agents-namespace" in exported(team)
+
+
+def exported(team: Team) -> str:
+    return engine.run(team.where, "export", ["stack", "export", "--stack", team.where.name])
+
+
+def test_destroy_leaves_nothing_of_the_team(team: Team, core: client.CoreV1Api) -> None:
+    team.run("destroy", "--yes", "--skip-preview", "--refresh")
+    left = {each.metadata.name for each in core.list_namespace().items}
+    assert left.isdisjoint({team.sandboxes, team.agents})
