@@ -19,6 +19,9 @@ TICK_SECONDS: Final = 0.2
 BACKOFF_SECONDS: Final = 0.3
 BACKOFF_MAX_SECONDS: Final = 10.0
 
+_jitter: Final = random.SystemRandom()
+"""Not the module's own generator: the application may have seeded that one, and counts on its numbers."""
+
 
 def transient(error: ClusterError) -> bool:
     """Return whether the same call may succeed later."""
@@ -30,7 +33,7 @@ def backoff(error: ClusterError, attempt: int) -> float:
     if error.retry_after_seconds is not None:
         return error.retry_after_seconds
     # Executions that failed together do not come back together.
-    return min(BACKOFF_SECONDS * 2.0**attempt, BACKOFF_MAX_SECONDS) * random.uniform(0.8, 1.2)  # noqa: S311
+    return min(BACKOFF_SECONDS * 2.0**attempt, BACKOFF_MAX_SECONDS) * _jitter.uniform(0.8, 1.2)
 
 
 def pause(seconds: float, check: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 
@@ -142,3 +143,9 @@ def test_a_call_that_fails_after_it_was_given_up_has_nothing_to_undo(monkeypatch
     answer.set()
     threads[0].join(10)
     assert undone == []
+
+
+def test_waits_leave_the_random_numbers_of_the_application_alone() -> None:
+    before = random.getstate()
+    patience.backoff(error(status=503), 0)
+    assert random.getstate() == before
