@@ -22,6 +22,7 @@ from adk_gke_sandbox import kube, preflight, sweep, telemetry
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ConfigError, ContractError, SandboxError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, Timings
+from adk_gke_sandbox.output import FileRefused, same_names, show, write
 from adk_gke_sandbox.preflight import rendering
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
 
@@ -51,7 +52,14 @@ def run(
     script: Annotated[Path, typer.Argument(help="Python file to run; - reads standard input.")],
     argv: Annotated[list[str] | None, typer.Argument(help="Arguments of the program, after --.")] = None,
     file: Annotated[list[Path] | None, typer.Option(help="Input file; may be repeated.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the files that the program writes.")] = Path(),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the files that the program writes; without it they are only listed."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist in --output.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write control characters to a terminal as they are; otherwise as escapes.")
+    ] = False,
     contract: Annotated[
         Path | None,
         typer.Option(help=f"Contract; default: ${contracts.CONTRACT_ENV}, then the agents' mount."),
@@ -82,13 +90,18 @@ def run(
     try:
         config = _config(contract, no_contract, overrides)
         code = sys.stdin.read() if str(script) == "-" else _read(script).decode("utf-8-sig", "surrogateescape")
-        files = tuple(File(name=path.name, content=_read(path)) for path in file or [])
+        files = _input_files(file or [])
+        if output is not None and output.exists() and not output.is_dir():
+            raise ConfigError(f"{output} is not a folder", "Name a folder by --output")
     except SandboxError as error:
         _fail(error)
     with _signals() as received:
         outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=lambda: bool(received))
-    _show(outcome, output, verbose)
-    raise typer.Exit(EXIT_SIGNAL + received[0] if outcome.reason is Reason.ABORTED else _exit_code(outcome))
+    _show(outcome, verbose=verbose, raw=raw)
+    written = _keep(outcome.files, output, force=force)
+    if outcome.reason is Reason.ABORTED:
+        raise typer.Exit(EXIT_SIGNAL + received[0])
+    raise typer.Exit(_exit_code(outcome) or (0 if written else EXIT_USAGE))
 
 
 @app.command("sweep")
@@ -250,15 +263,35 @@ def _fail(error: SandboxError) -> None:
     raise typer.Exit(EXIT_USAGE)
 
 
-def _show(outcome: Outcome, output: Path, verbose: bool) -> None:
+def _input_files(paths: list[Path]) -> tuple[File, ...]:
+    if same := same_names(paths):
+        raise ConfigError(
+            f"{same[0]} and {same[1]} would be one file in the working directory", "Rename one, or leave it out"
+        )
+    return tuple(File(name=path.name, content=_read(path)) for path in paths)
+
+
+def _keep(files: tuple[File, ...], output: Path | None, *, force: bool) -> bool:
+    """Write the output files, or list them; return whether nothing was in the way."""
+    if output is None:
+        for file in files:
+            _err.print(f"file {file.name}: {len(file.content)} bytes", style="dim", markup=False)
+        if files:
+            _err.print("keep the files with --output DIR", style="dim", markup=False)
+        return True
+    kept = True
+    for file in files:
+        try:
+            _err.print(f"wrote {write(output, file, force=force)}", style="dim", markup=False)
+        except FileRefused as error:
+            kept = False
+            _err.print(f"adk-gke-sandbox: {error}", style="red", markup=False)
+    return kept
+
+
+def _show(outcome: Outcome, *, verbose: bool, raw: bool) -> None:
     for stream, data in ((sys.stdout, outcome.stdout), (sys.stderr, outcome.stderr)):
-        stream.buffer.write(data)
-        stream.flush()
-    for file in outcome.files:
-        target = output / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.content)
-        _err.print(f"wrote {target}", style="dim", markup=False)
+        show(data, stream.buffer, raw=raw)
     for left in outcome.files_left_out:
         _err.print(f"left out {left}", style="yellow", markup=False)
     if outcome.reason is not Reason.COMPLETED and (verbose or outcome.reason is not Reason.ERROR):

@@ -13,6 +13,7 @@ import json
 import math
 import mimetypes
 import secrets
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -25,6 +26,15 @@ LINE_BYTES: Final = 64 * 1024
 
 REPLY_BYTES: Final = 64 * 1024 * 1024
 """Bytes of output and files that a transcript keeps; the runner's own caps are far below."""
+
+NAME_BYTES: Final = 255
+"""The longest name of a file or folder on Linux (NAME_MAX)."""
+
+MESSAGE_CHARACTERS: Final = 300
+"""What is kept of a refused name."""
+
+_UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of controls, surrogates, and separators of lines and paragraphs."""
 
 Json = Mapping[str, Any]
 
@@ -151,6 +161,7 @@ class Transcript:
         self._dropped = {"out": 0, "err": 0}
         self._open: dict[str, bytearray] = {}
         self._files: list[File] = []
+        self._refused: dict[str, str] = {}
         self._kept = 0
         self._end: End | None = None
         self.started = False
@@ -185,6 +196,8 @@ class Transcript:
                     self._dropped[frame.stream] += frame.skipped
                     self._streams[frame.stream] += f"\n[... {frame.skipped} bytes left out ...]\n".encode()
                 self._streams[frame.stream] += self._kept_data(frame.data)
+            case FilePart() if fault := name_fault(frame.name):
+                self._refused[visible(frame.name)[-MESSAGE_CHARACTERS:]] = fault
             case FilePart():
                 content = self._open.setdefault(frame.name, bytearray())
                 content += self._kept_data(frame.data)
@@ -214,11 +227,36 @@ class Transcript:
             stdout_dropped=self._dropped["out"],
             stderr_dropped=self._dropped["err"],
             files=tuple(self._files),
-            files_left_out=end.left_out,
+            files_left_out=(
+                *end.left_out,
+                *(f"{name}: {fault}" for name, fault in self._refused.items()),
+            ),
             wall_seconds=end.wall_seconds,
             cpu_seconds=end.cpu_seconds,
             peak_memory_bytes=end.peak_memory_bytes,
         )
+
+
+def name_fault(name: str) -> str:
+    """Return why an output file of this name is refused; nothing if it is one that every consumer may use as a path.
+
+    A name is a relative POSIX path that stays in the folder that it is joined to, and can be shown as one line.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "the name is not a relative path inside the working directory"
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
+        return "the name has control characters"
+    if max(len(part.encode()) for part in name.split("/")) > NAME_BYTES:
+        return "the name is too long"
+    return ""
+
+
+def visible(text: str) -> str:
+    """Return one line of text in which control characters and line separators are written as escapes."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
+        for character in text
+    )
 
 
 def _file(name: str, content: bytes) -> File:

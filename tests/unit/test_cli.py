@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from adk_gke_sandbox.cli import app
 from adk_gke_sandbox.contract import CONTRACT_ENV, Contract
+from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.sandbox import Sandbox
 
 CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
 
@@ -43,6 +45,55 @@ def test_a_cluster_that_does_not_answer_is_one_line_and_exit_code_125(script: Pa
     result = CliRunner().invoke(app, ["run", str(script), "--kubeconfig", "/nonexistent"])
     assert result.exit_code == 125
     assert "the sandbox could not run your code: ApiUnavailable: cannot use kubeconfig /nonexistent" in result.stderr
+
+
+def test_two_inputs_with_one_base_name_are_refused(script: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "data.csv").write_text(folder)
+    files = [str(tmp_path / folder / "data.csv") for folder in ("a", "b")]
+    result = CliRunner().invoke(app, ["run", str(script), "--file", files[0], "--file", files[1]])
+    assert result.exit_code == 2
+    assert f"{files[0]} and {files[1]} would be one file in the working directory. Rename one" in result.stderr
+
+
+@pytest.fixture
+def program_with_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of the user, in which the command is called; the program has written files of the same names."""
+    files = (File(name="Makefile", content=b"evil"), File(name=".git/hooks/pre-commit", content=b"evil!"))
+    outcome = Outcome(name="e1", reason=Reason.COMPLETED, files=files)
+    monkeypatch.setattr(Sandbox, "run", lambda *_, **__: outcome)
+    mine = tmp_path / "mine"
+    (mine / ".git" / "hooks").mkdir(parents=True)
+    (mine / "Makefile").write_text("mine")
+    monkeypatch.chdir(mine)
+    return mine
+
+
+def test_files_are_listed_and_not_written_without_a_folder(script: Path, program_with_files: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(script)])
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "file Makefile: 4 bytes",
+        "file .git/hooks/pre-commit: 5 bytes",
+        "keep the files with --output DIR",
+    ]
+    assert (program_with_files / "Makefile").read_text() == "mine"
+    assert not any((program_with_files / ".git" / "hooks").iterdir())
+
+
+def test_a_file_that_is_in_the_way_keeps_the_others_and_ends_with_2(script: Path, program_with_files: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(script), "--output", "."])
+    assert result.exit_code == 2
+    assert "adk-gke-sandbox: Makefile exists: Makefile is not written" in result.stderr
+    assert "wrote .git/hooks/pre-commit" in result.stderr
+    assert (program_with_files / "Makefile").read_text() == "mine"
+
+
+def test_an_output_that_is_no_folder_is_refused_before_the_program_runs(script: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["run", str(script), "--output", str(script)])
+    assert result.exit_code == 2
+    assert f"{script} is not a folder. Name a folder by --output" in result.stderr
 
 
 def fake_pulumi(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

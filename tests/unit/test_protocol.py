@@ -203,3 +203,26 @@ def test_transcript_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nonces_differ() -> None:
     assert len({protocol.new_nonce() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../up", "a/../../up", "/etc/passwd", "a//b", "./a", "a/", "..", ".", "a\nb", "a\x1b[2J", "a\u2028b", "n" * 256],
+)
+def test_a_file_name_that_leads_elsewhere_or_cannot_be_shown_is_refused_and_named(name: str) -> None:
+    transcript = Transcript(NONCE)
+    transcript.feed(line("file", name=name, b="", last=True) + line("end", reason="Completed", left_out=["x: big"]))
+    outcome = transcript.outcome("e1")
+    assert outcome.files == ()
+    first, refused = outcome.files_left_out
+    assert first == "x: big"
+    assert refused.isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["report: final.png", "Screenshot 10.02\u202fPM.png", "图\u3000一.csv", ".git/hooks/x", "a\\b"]
+)
+def test_other_names_are_kept_as_they_are(name: str) -> None:
+    transcript = Transcript(NONCE)
+    transcript.feed(line("file", name=name, b="", last=True))
+    assert [file.name for file in transcript.outcome("e1").files] == [name]

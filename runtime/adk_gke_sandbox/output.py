@@ -1,0 +1,103 @@
+"""What the command line does with a program's output: its text on a terminal, its files in a folder.
+
+Both come from a program that nobody has read. Its text cannot steer the terminal, and its files replace nothing.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final
+
+from adk_gke_sandbox.errors import SandboxError
+from adk_gke_sandbox.execution import File
+
+_STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of what moves the cursor, changes the terminal, or turns the direction of text."""
+
+_PLAIN: Final = frozenset("\n\t\u200d")
+"""Of these what text needs; the last one joins emoji."""
+
+
+class FileRefused(SandboxError):
+    """An output file that was not written; the message says why."""
+
+
+def show(data: bytes, target: BinaryIO, *, raw: bool) -> None:
+    """Write a program's output to a stream of ours.
+
+    Args:
+        data: What the program wrote.
+        target: For example ``sys.stdout.buffer``.
+        raw: Write the bytes as they are. Otherwise they are raw only where the stream is no terminal; on a terminal
+            control characters are written as escapes.
+    """
+    if not raw and target.isatty():
+        data = without_control(data.decode("utf-8", "replace")).encode()
+    target.write(data)
+    target.flush()
+
+
+def without_control(text: str) -> str:
+    """Return text in which everything that steers a terminal is written as an escape, the bell as ``x07``."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _STEERING and character not in _PLAIN
+        else character
+        for character in text.replace("\r\n", "\n")
+    )
+
+
+def write(folder: Path, file: File, *, force: bool) -> Path:
+    """Write an output file below a folder, through no link and over no file; return its path.
+
+    Args:
+        folder: Where files go; made if it is not there.
+        file: The file. Its name is a relative path, which the decoder of the reply has checked.
+        force: Replace a file that exists.
+
+    Raises:
+        FileRefused: something is in the way.
+    """
+    target = folder
+    *parents, name = PurePosixPath(file.name).parts
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in parents:
+            target = _inside(target, part)
+            if target.is_symlink():
+                raise FileRefused(f"{target} is a link: {file.name} is not written", "Choose another folder")
+            target.mkdir(exist_ok=True)
+        target = _inside(target, name)
+        if force and (target.is_symlink() or target.is_file()):
+            # What is replaced is the entry of the folder, whatever a link there points to.
+            target.unlink()
+        # The mode x follows no link at the last part of the path.
+        with target.open("xb") as stream:
+            stream.write(file.content)
+    except FileExistsError as error:
+        raise FileRefused(
+            f"{error.filename} exists: {file.name} is not written", "Choose another folder, or add --force"
+        ) from error
+    except OSError as error:
+        raise FileRefused(f"cannot write {target}: {error.strerror}", "Choose another folder") from error
+    return target
+
+
+def _inside(folder: Path, part: str) -> Path:
+    """Return an entry of a folder. On Windows a name of Linux can be several parts of a path, or name a drive."""
+    target = folder / part
+    if target.parent != folder or target.name != part:
+        raise FileRefused(f"{part!r} is no file name on this system", "Run it on Linux or macOS")
+    return target
+
+
+def same_names(paths: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Return two paths whose last parts are equal; both would be one file in the working directory."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.name in seen:
+            return seen[path.name], path
+        seen[path.name] = path
+    return None
