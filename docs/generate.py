@@ -13,7 +13,9 @@ from typing import Any
 import typer
 from typer.cli import get_docs_for_click
 
-from adk_gke_sandbox import GkeCodeExecutor, adk, cli, execution
+from adk_gke_sandbox import GkeCodeExecutor, execution
+from adk_gke_sandbox.adk import results
+from adk_gke_sandbox.cli import main as cli
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Toleration
 from adk_gke_sandbox.execution import CODE_REASONS, Limits, Outcome, Reason
@@ -70,7 +72,7 @@ def reasons() -> str:
             f"`{reason.value}`",
             told[reason.name],
             "" if reason is Reason.COMPLETED else MARKERS[reason in CODE_REASONS],
-            _code(reason, lambda outcome: adk.to_result(outcome).exit_code),
+            _code(reason, lambda outcome: results.to_result(outcome).exit_code),
             _code(reason, cli._exit_code),
         )
         for reason in Reason

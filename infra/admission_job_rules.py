@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from adk_gke_sandbox.cluster.manifests import DEADLINE_MARGIN_SECONDS
 from adk_gke_sandbox.contract import EXECUTION_LABEL, JOBS, Contract
-from adk_gke_sandbox.manifests import DEADLINE_MARGIN_SECONDS
 from infra.admission_cel import Rule, literal, unset, untrue
 
 TTL_SECONDS_MAX: Final = 300

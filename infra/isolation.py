@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from adk_gke_sandbox.cluster.manifests import CONFIG_MAPS_MAX
 from adk_gke_sandbox.config import EPHEMERAL_STORAGE
 from adk_gke_sandbox.contract import DENY_ALL_POLICY, Contract
-from adk_gke_sandbox.manifests import CONFIG_MAPS_MAX
 from infra.access import metadata
 from infra.admission_rules import EPHEMERAL_STORAGE_CEILING_MIB
 from infra.settings import Quota

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adk_gke_sandbox.adk import GkeCodeExecutor
-    from adk_gke_sandbox.cancellation import CancelPlugin
+    from adk_gke_sandbox.adk.executor import GkeCodeExecutor
+    from adk_gke_sandbox.adk.plugin import CancelPlugin
     from adk_gke_sandbox.config import ExecutorConfig
     from adk_gke_sandbox.contract import Contract
     from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from adk_gke_sandbox.sandbox import Sandbox
 
 _HOMES = {
-    "CancelPlugin": "cancellation",
+    "CancelPlugin": "adk.plugin",
     "ClusterError": "errors",
     "ConfigError": "errors",
     "Contract": "contract",
     "ContractError": "errors",
     "ExecutorConfig": "config",
     "File": "execution",
-    "GkeCodeExecutor": "adk",
+    "GkeCodeExecutor": "adk.executor",
     "Limits": "execution",
     "Outcome": "execution",
     "Reason": "execution",

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from adk_gke_sandbox import diagnosis, job, kube, patience, telemetry
+from adk_gke_sandbox import telemetry
+from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.cluster import diagnosis
+from adk_gke_sandbox.cluster.manifests import Tags
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import INVOCATION_ANNOTATION
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
-from adk_gke_sandbox.manifests import Tags
+from adk_gke_sandbox.paths import job, patience
 
 MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
 """How a failure begins, by whether it tells something about the program."""

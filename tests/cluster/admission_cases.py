@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from adk_gke_sandbox.cluster.manifests import Manifest
 from adk_gke_sandbox.contract import APP_LABEL, EXECUTION_LABEL, JOBS, PODS
-from adk_gke_sandbox.manifests import Manifest
 
 NODE_LABEL = "kubernetes.io/os"
 """What the contract of the tests asks of nodes; every node has it."""

@@ -23,7 +23,9 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from pulumi import _types
 
-from adk_gke_sandbox import GkeCodeExecutor, manifests
+from adk_gke_sandbox import GkeCodeExecutor
+from adk_gke_sandbox.cluster import manifests
+from adk_gke_sandbox.cluster.manifests import Manifest, Tags
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import (
     APP_LABEL,
@@ -36,7 +38,6 @@ from adk_gke_sandbox.contract import (
     policy_name,
 )
 from adk_gke_sandbox.execution import File, Outcome, Reason
-from adk_gke_sandbox.manifests import Manifest, Tags
 from adk_gke_sandbox.sandbox import Sandbox, new_name
 from infra import access, admission
 from infra.admission_cel import VARIABLES

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from adk_gke_sandbox import job, kube
+from adk_gke_sandbox.cluster import api as kube
 from adk_gke_sandbox.contract import EXECUTOR_RULES, Contract
 from adk_gke_sandbox.errors import Unreachable
 from adk_gke_sandbox.execution import Reason
+from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]

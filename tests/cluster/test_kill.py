@@ -26,11 +26,11 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from adk_gke_sandbox import kube
+from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.cluster.diagnosis import view
+from adk_gke_sandbox.cluster.manifests import DEADLINE_MARGIN_SECONDS, TTL_SECONDS
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTION_LABEL, EXECUTOR_RULES
-from adk_gke_sandbox.diagnosis import view
-from adk_gke_sandbox.manifests import DEADLINE_MARGIN_SECONDS, TTL_SECONDS
 from infra.local.layout import Layout
 from tests.cluster.identities import kubeconfig, namespace
 
@@ -58,7 +58,8 @@ KINDS = ("jobs", "configmaps", "pods")
 
 CLIENTS = """
 import json, os, pathlib, sys, time
-from adk_gke_sandbox import job, kube
+from adk_gke_sandbox.paths import job
+from adk_gke_sandbox.cluster import api as kube
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.sandbox import Sandbox
 
@@ -303,7 +304,7 @@ def test_a_client_that_is_killed_at_any_moment_leaves_only_what_expires(
 
 
 def test_the_promise_is_the_deadline_that_every_job_carries() -> None:
-    from adk_gke_sandbox import manifests
+    from adk_gke_sandbox.cluster import manifests
 
     config = ExecutorConfig(timeout_seconds=TIMEOUT_SECONDS, schedule_timeout_seconds=SCHEDULE_TIMEOUT_SECONDS)
     spec = manifests.job(config, "a", [{}])["spec"]

@@ -64,7 +64,7 @@ def test_fifty_executions_at_once_from_one_process_complete(
 MEASURE = """
 import ctypes, gc, json, re, sys
 from pathlib import Path
-from adk_gke_sandbox import kube
+from adk_gke_sandbox.cluster import api as kube
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import load
 from adk_gke_sandbox.execution import Limits

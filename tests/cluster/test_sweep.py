@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from adk_gke_sandbox import kube, manifests, sweep
+from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.cluster import manifests, sweep
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTOR_RULES, SWEEPER_RULES, Rule
 from infra.local.layout import Layout

@@ -152,7 +152,7 @@ ROOT = {
     },
     "write /etc/passwd": "open('/etc/passwd', 'a')",
     "write /etc/hosts": "open('/etc/hosts', 'a').write('x')",
-    "write the runner": "open('/etc/sandbox/runner.py', 'a')",
+    "write the runner": "open('/etc/sandbox/supervisor.py', 'a')",
     "replace the runner": "os.rename('/tmp', '/etc/sandbox')",
     "make a folder": "os.mkdir('/new')",
     "chmod the interpreter": "os.chmod(os.path.realpath(sys.executable), 0o777)",

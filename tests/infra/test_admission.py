@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from adk_gke_sandbox import manifests
+from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import JOBS, PODS, Ceilings, Contract, Toleration, policy_name
 from infra.admission_cel import Rule

@@ -14,7 +14,7 @@ import yaml
 from standin.difference import difference
 from standin.model import KINDS
 
-from adk_gke_sandbox.cli import app
+from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.execution import CODE_REASONS, Reason
 from infra import settings_reference
 from infra.configuration import key, settings_of

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from adk_gke_sandbox import manifests
+from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CONTRACT_KEY, EXECUTOR_RULES, parse
 from infra.local import credentials, stack

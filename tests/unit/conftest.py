@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from adk_gke_sandbox import job, kube, patience
+from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.paths import job, patience
 from tests.unit.fake_api import OK, RUNNING, FakeApi, added, kubeconfig, serving
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import patience
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.execution import File, Reason
+from adk_gke_sandbox.paths import patience
 from adk_gke_sandbox.sandbox import Sandbox
 from tests.unit.fake_api import STARTED, FakeApi, Fault, run
 
@@ -233,7 +233,7 @@ class TestCommandLine:
     def test_handlers_are_restored(self, api: FakeApi, tmp_path: Path) -> None:
         from typer.testing import CliRunner
 
-        from adk_gke_sandbox.cli import app
+        from adk_gke_sandbox.cli.main import app
 
         (tmp_path / "script.py").write_text("pass")
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

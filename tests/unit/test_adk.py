@@ -11,7 +11,7 @@ from google.adk.code_executors.code_execution_utils import CodeExecutionInput
 from kubernetes import client
 
 from adk_gke_sandbox import GkeCodeExecutor
-from adk_gke_sandbox.adk import STDOUT_TAIL, to_result
+from adk_gke_sandbox.adk.results import STDOUT_TAIL, to_result
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Outcome, Reason

@@ -11,7 +11,7 @@ import pytest
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
 
 from adk_gke_sandbox import CancelPlugin, GkeCodeExecutor
-from adk_gke_sandbox.cancellation import Running, running
+from adk_gke_sandbox.adk.plugin import Running, running
 from tests.unit.fake_api import STARTED, FakeApi
 
 

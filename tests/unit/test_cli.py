@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from adk_gke_sandbox.cli import app
+from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.contract import CONTRACT_ENV, Contract
 from adk_gke_sandbox.execution import File, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox

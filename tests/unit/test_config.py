@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import manifests
+from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.config import ExecutorConfig, quantity
 from adk_gke_sandbox.contract import Ceilings, Contract
 from adk_gke_sandbox.errors import ConfigError

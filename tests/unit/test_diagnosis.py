@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import diagnosis
-from adk_gke_sandbox.diagnosis import Diagnosis, PodView, view
+from adk_gke_sandbox.cluster import diagnosis
+from adk_gke_sandbox.cluster.diagnosis import Diagnosis, PodView, view
 from adk_gke_sandbox.errors import (
     AlreadyExists,
     ClusterError,

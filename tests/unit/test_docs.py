@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from adk_gke_sandbox import GkeCodeExecutor
-from adk_gke_sandbox.cli import app
+from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.execution import Limits, Reason
 

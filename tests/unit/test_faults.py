@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import job, kube
+from adk_gke_sandbox.cluster import api as kube
 from adk_gke_sandbox.execution import Reason
+from adk_gke_sandbox.paths import job
 from tests.unit.fake_api import (
     GONE,
     OK,

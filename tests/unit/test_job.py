@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import job
 from adk_gke_sandbox.contract import EXECUTOR_RULES
 from adk_gke_sandbox.execution import Reason
+from adk_gke_sandbox.paths import job
 from tests.unit.fake_api import GONE, OK, RUNNING, STARTED, FakeApi, Fault, added, pod, run
 
 

@@ -16,7 +16,7 @@ import pytest
 from kubernetes import client
 from kubernetes.config import incluster_config
 
-from adk_gke_sandbox import kube
+from adk_gke_sandbox.cluster import api as kube
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ClusterError, ConfigError
 from adk_gke_sandbox.execution import Reason

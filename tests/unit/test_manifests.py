@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adk_gke_sandbox import manifests
+from adk_gke_sandbox.cluster import manifests
+from adk_gke_sandbox.cluster.manifests import CONFIG_MAP_BYTES, Tags
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Toleration
-from adk_gke_sandbox.manifests import CONFIG_MAP_BYTES, Tags
 
 CONFIG = ExecutorConfig(timeout_seconds=60, schedule_timeout_seconds=40)
-RUNNER = {"runner.py": "r", "reply.py": "p", "worker.py": "w"}
+RUNNER = {"supervisor.py": "r", "frames.py": "p", "worker.py": "w"}
 OURS = {
     "app.kubernetes.io/name": "adk-gke-sandbox",
     "app.kubernetes.io/managed-by": "adk-gke-sandbox",
@@ -77,7 +77,7 @@ def test_the_job_of_the_plain_defaults() -> None:
                             "name": "code-runner",
                             "image": "python:3.11-slim",
                             "imagePullPolicy": "IfNotPresent",
-                            "command": ["python3", "-I", "-S", "-B", "/etc/sandbox/runner.py"],
+                            "command": ["python3", "-I", "-S", "-B", "/etc/sandbox/supervisor.py"],
                             "workingDir": "/workspace",
                             "securityContext": {
                                 "allowPrivilegeEscalation": False,
@@ -105,8 +105,8 @@ def test_the_job_of_the_plain_defaults() -> None:
                                         "configMap": {
                                             "name": "sandbox-1-0",
                                             "items": [
-                                                {"key": "runner.py", "path": "runner.py"},
-                                                {"key": "reply.py", "path": "reply.py"},
+                                                {"key": "supervisor.py", "path": "supervisor.py"},
+                                                {"key": "frames.py", "path": "frames.py"},
                                                 {"key": "worker.py", "path": "worker.py"},
                                                 {"key": "request.json", "path": "request/request.json"},
                                             ],

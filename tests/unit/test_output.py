@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from adk_gke_sandbox.cli.output import FileRefused, same_names, show, write
 from adk_gke_sandbox.execution import File
-from adk_gke_sandbox.output import FileRefused, same_names, show, write
 
 
 class Terminal(io.BytesIO):

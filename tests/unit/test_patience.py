@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from adk_gke_sandbox import patience
 from adk_gke_sandbox.errors import (
     AlreadyExists,
     ClusterError,
@@ -17,6 +16,7 @@ from adk_gke_sandbox.errors import (
     Unauthorized,
     Unreachable,
 )
+from adk_gke_sandbox.paths import patience
 
 
 class Enough(Exception):

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from adk_gke_sandbox.cli import app
+from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.contract import (
     Contract,
 )

@@ -21,7 +21,8 @@ from adk_gke_sandbox.contract import (
     Contract,
 )
 from adk_gke_sandbox.execution import Outcome, Reason
-from adk_gke_sandbox.preflight import probe, program, trials
+from adk_gke_sandbox.pod import probe as program
+from adk_gke_sandbox.preflight import probe, trials
 from infra.admission_rules import rules
 
 CONTRACT = Contract(stack="test", image=f"registry/project/data@sha256:{'a' * 64}")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from adk_gke_sandbox.cluster.manifests import POD_FILES
 from adk_gke_sandbox.execution import File, Limits, Outcome, Reason, Request
-from adk_gke_sandbox.manifests import RUNNER_FILES
 from adk_gke_sandbox.protocol import Transcript, encode_request
 
-RUNNER = Path(__file__).parents[2] / "runtime/adk_gke_sandbox/runner.py"
+RUNNER = Path(__file__).parents[2] / "runtime/adk_gke_sandbox/pod/supervisor.py"
 NONCE = "0123456789abcdef"
 
 Run = Callable[..., Outcome]
@@ -76,12 +76,12 @@ def plain(place: Place, code: str, *argv: str) -> subprocess.CompletedProcess[by
     )
 
 
-@pytest.mark.parametrize("name", RUNNER_FILES)
+@pytest.mark.parametrize("name", POD_FILES)
 def test_what_runs_in_the_pod_is_python_3_8(name: str) -> None:
     ast.parse(RUNNER.with_name(name).read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
-@pytest.mark.parametrize("name", RUNNER_FILES)
+@pytest.mark.parametrize("name", POD_FILES)
 def test_what_runs_in_the_pod_imports_the_standard_library_alone(name: str) -> None:
     tree = ast.parse(RUNNER.with_name(name).read_text(encoding="utf-8"))
     names = {
@@ -96,7 +96,7 @@ def test_what_runs_in_the_pod_imports_the_standard_library_alone(name: str) -> N
         )
     }
     # The last is for type checkers alone; a worker gives way to the image's own sitecustomize.
-    own = {"reply", "sitecustomize", "adk_gke_sandbox"}
+    own = {"frames", "sitecustomize", "adk_gke_sandbox"}
     assert names - set(sys.stdlib_module_names) <= own
 
 

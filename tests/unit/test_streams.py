@@ -15,8 +15,8 @@ from typing import Any, Final
 import pytest
 import urllib3
 
+from adk_gke_sandbox.cluster.streams import STREAM_BACKLOG, Stream, Watch
 from adk_gke_sandbox.errors import Unreachable
-from adk_gke_sandbox.streams import STREAM_BACKLOG, Stream, Watch
 
 END: Final = "the answer ends"
 CUT: Final = "the connection closes in the middle of a chunk"

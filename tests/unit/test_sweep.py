@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from adk_gke_sandbox import manifests, sweep
+from adk_gke_sandbox.cluster import manifests, sweep
+from adk_gke_sandbox.cluster.sweep import GRACE_SECONDS, ORPHAN_SECONDS, Leftover, leftovers
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTION_LABEL
-from adk_gke_sandbox.sweep import GRACE_SECONDS, ORPHAN_SECONDS, Leftover, leftovers
 
 NOW = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = ExecutorConfig(namespace="box", schedule_timeout_seconds=100, timeout_seconds=200)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.resources import files as package_files
 
-from adk_gke_sandbox import kube
+from adk_gke_sandbox.cluster import api as kube
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.execution import Outcome
@@ -71,7 +71,7 @@ def run(
 
 
 def _run_probe(config: ExecutorConfig, tried: tuple[probe.Target, ...]) -> Outcome:
-    code = package_files(__name__).joinpath("program.py").read_text(encoding="utf-8")
+    code = package_files("adk_gke_sandbox.pod").joinpath("probe.py").read_text(encoding="utf-8")
     sandbox = Sandbox(config)
     try:
         return sandbox.run(code, argv=probe.arguments(tried))

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from adk_gke_sandbox.cluster.manifests import CONFIG_MAPS_MAX
 from adk_gke_sandbox.config import EPHEMERAL_STORAGE, quantity
 from adk_gke_sandbox.contract import DENY_ALL_POLICY, Contract
-from adk_gke_sandbox.manifests import CONFIG_MAPS_MAX
 from adk_gke_sandbox.preflight.verdicts import Problem, Seen, Verdict, made_anew, stack_up
 
 _ALIASES: Final = {"cpu": "requests.cpu", "memory": "requests.memory", "configmaps": "count/configmaps"}

@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from adk_gke_sandbox.cluster.api import Cluster
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ClusterError, Forbidden, NotFound, Unauthorized, Unreachable
-from adk_gke_sandbox.kube import Cluster
 from adk_gke_sandbox.preflight import probe, trials
 from adk_gke_sandbox.preflight.permissions import (
     NEEDED,

@@ -1,4 +1,4 @@
-"""The addresses that ``program`` tries from inside a sandbox, and its report. Pure.
+"""The addresses that ``pod.probe`` tries from inside a sandbox, and its report. Pure.
 
 It tries addresses of the cluster that it runs in only, and the metadata server only on GKE, where there is one.
 """
@@ -115,7 +115,7 @@ def targets(
 
 
 def arguments(tried: Iterable[Target]) -> tuple[str, ...]:
-    """Return the arguments of ``program``."""
+    """Return the arguments of ``pod.probe``."""
     return (json.dumps([asdict(target) for target in tried]), str(ATTEMPT_SECONDS))
 
 

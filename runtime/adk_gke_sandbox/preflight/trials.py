@@ -10,8 +10,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from adk_gke_sandbox.cluster.manifests import REQUEST_KEY, Manifest, job
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.manifests import REQUEST_KEY, Manifest, job
 
 OWN: Final = "own"
 """Name of the trial that breaks nothing."""

@@ -1,6 +1,6 @@
 """What goes out of the pod: frames, the program's output in them, and its files. Standard library only, for 3.8 on.
 
-Imported by ``runner``, beside which it lies in the pod.
+Imported by ``supervisor``, beside which it lies in the pod.
 """
 
 # pathlib would be an import to pay for.

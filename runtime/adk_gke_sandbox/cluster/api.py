@@ -22,6 +22,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
+from adk_gke_sandbox.cluster.streams import Stream, Watch
 from adk_gke_sandbox.errors import (
     AlreadyExists,
     ClusterError,
@@ -33,7 +34,6 @@ from adk_gke_sandbox.errors import (
     Unauthorized,
     Unreachable,
 )
-from adk_gke_sandbox.streams import Stream, Watch
 
 log: Final = logging.getLogger("adk_gke_sandbox")
 

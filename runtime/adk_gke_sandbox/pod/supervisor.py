@@ -4,7 +4,7 @@ Standard library only, any CPython from 3.8 on; it travels with the request, so 
 versions cannot differ. The supervisor alone writes to the container's stdout: one JSON frame per line, marked
 with the request's nonce. The program's own output reaches it through pipes.
 
-    python3 -I -S -B runner.py [REQUEST_FOLDER]      in the working directory of the program
+    python3 -I -S -B supervisor.py [REQUEST_FOLDER]      in the working directory of the program
 
 It imports little on purpose: under gVisor each module costs ten times what it costs elsewhere.
 """
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     import signal
     from typing import Any, Dict
 
-    from adk_gke_sandbox.reply import MESSAGE_CHARACTERS, PROGRAM, Capture, Frames, fingerprint, send_files, write_all
+    from adk_gke_sandbox.pod.frames import (
+        MESSAGE_CHARACTERS,
+        PROGRAM,
+        Capture,
+        Frames,
+        fingerprint,
+        send_files,
+        write_all,
+    )
 
     Json = Dict[str, Any]
 else:
@@ -36,7 +44,7 @@ else:
 
     # ``python -I`` does not look into the folder of its script.
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from reply import MESSAGE_CHARACTERS, PROGRAM, Capture, Frames, fingerprint, send_files, write_all
+    from frames import MESSAGE_CHARACTERS, PROGRAM, Capture, Frames, fingerprint, send_files, write_all
 
     del sys.path[0]
 

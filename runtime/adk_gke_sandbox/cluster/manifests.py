@@ -15,10 +15,10 @@ Manifest = dict[str, Any]
 CONTAINER: Final = "code-runner"
 """Name of the container, the one that ADK's own executor uses."""
 
-RUNNER_FILES: Final = ("runner.py", "reply.py", "worker.py")
+POD_FILES: Final = ("supervisor.py", "frames.py", "worker.py")
 """The programs of this package that travel with the request."""
 
-RUNNER_PATH: Final = "/etc/sandbox/runner.py"
+SUPERVISOR_PATH: Final = "/etc/sandbox/supervisor.py"
 REQUEST_FOLDER: Final = "request"
 REQUEST_KEY: Final = "request.json"
 
@@ -164,7 +164,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
                 "name": CONTAINER,
                 "image": config.image,
                 "imagePullPolicy": config.image_pull_policy,
-                "command": ["python3", "-I", "-S", "-B", RUNNER_PATH],
+                "command": ["python3", "-I", "-S", "-B", SUPERVISOR_PATH],
                 "workingDir": "/workspace",
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
@@ -193,9 +193,7 @@ def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
         {
             "configMap": {
                 "name": config_map_name(name, index),
-                "items": [
-                    {"key": key, "path": key if key in RUNNER_FILES else f"{REQUEST_FOLDER}/{key}"} for key in data
-                ],
+                "items": [{"key": key, "path": key if key in POD_FILES else f"{REQUEST_FOLDER}/{key}"} for key in data],
             }
         }
         for index, data in enumerate(parts)

@@ -17,15 +17,16 @@ from importlib.resources import files as package_files
 from itertools import count, pairwise
 from typing import Any, Final, TypeVar
 
-from adk_gke_sandbox import diagnosis, manifests, patience
+from adk_gke_sandbox.cluster import diagnosis, manifests
+from adk_gke_sandbox.cluster.api import Cluster
+from adk_gke_sandbox.cluster.diagnosis import Diagnosis, PodView
+from adk_gke_sandbox.cluster.streams import Change, Stream, Watch
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTION_LABEL, INVOCATION_ANNOTATION
-from adk_gke_sandbox.diagnosis import Diagnosis, PodView
 from adk_gke_sandbox.errors import AlreadyExists, ClusterError, NotFound, Unreachable
 from adk_gke_sandbox.execution import Outcome, Request, Timings
-from adk_gke_sandbox.kube import Cluster
+from adk_gke_sandbox.paths import patience
 from adk_gke_sandbox.protocol import Transcript, encode_request, new_nonce
-from adk_gke_sandbox.streams import Change, Stream, Watch
 
 log: Final = logging.getLogger("adk_gke_sandbox")
 
@@ -172,7 +173,7 @@ class _Execution:
 
     def _submit(self) -> None:
         document = encode_request(self._request, self._nonce)
-        parts = manifests.split_request(document, runner_files())
+        parts = manifests.split_request(document, pod_files())
         if len(parts) > manifests.CONFIG_MAPS_MAX:
             raise _Ended(diagnosis.too_large(len(document), manifests.REQUEST_BYTES))
         uid = self._create_job(manifests.job(self._config, self._name, parts, self._tags))
@@ -446,7 +447,7 @@ class _Execution:
 
 
 @cache
-def runner_files() -> dict[str, str]:
+def pod_files() -> dict[str, str]:
     """Return the programs that travel with the request, by the name that they have in the pod."""
-    package = package_files("adk_gke_sandbox")
-    return {name: package.joinpath(name).read_text(encoding="utf-8") for name in manifests.RUNNER_FILES}
+    package = package_files("adk_gke_sandbox.pod")
+    return {name: package.joinpath(name).read_text(encoding="utf-8") for name in manifests.POD_FILES}

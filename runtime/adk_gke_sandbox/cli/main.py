@@ -18,11 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from adk_gke_sandbox import contract as contracts
-from adk_gke_sandbox import kube, preflight, sweep, telemetry
+from adk_gke_sandbox import preflight, telemetry
+from adk_gke_sandbox.cli.output import FileRefused, same_names, show, write
+from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.cluster import sweep
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ConfigError, ContractError, SandboxError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, Timings
-from adk_gke_sandbox.output import FileRefused, same_names, show, write
 from adk_gke_sandbox.preflight import rendering
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from adk_gke_sandbox.cluster.api import Cluster
 from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, EXECUTION_LABEL, MANAGED_BY_LABEL
 from adk_gke_sandbox.errors import Forbidden
-from adk_gke_sandbox.kube import Cluster
 
 SELECTOR: Final = f"{APP_LABEL}={APP_NAME},{MANAGED_BY_LABEL}={APP_NAME}"
 KINDS: Final = ("jobs", "pods", "configmaps")

@@ -1,13 +1,10 @@
-"""ADK's side: ``GkeCodeExecutor``, and an ``Outcome`` as ADK's result. The only module that imports ADK."""
+"""``GkeCodeExecutor``: the executor that ADK calls."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import difflib
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from google.adk.code_executors.base_code_executor import BaseCodeExecutor
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
-from google.adk.code_executors.code_execution_utils import File as AdkFile
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
-from adk_gke_sandbox.cancellation import running
+from adk_gke_sandbox.adk.plugin import running
+from adk_gke_sandbox.adk.results import file_in, to_result
 from adk_gke_sandbox.config import EPHEMERAL_STORAGE, OUTPUT_BYTES_MAX, ExecutorConfig
 from adk_gke_sandbox.contract import (
     ANNOTATION,
@@ -29,24 +26,16 @@ from adk_gke_sandbox.contract import (
     load,
 )
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason
-from adk_gke_sandbox.sandbox import Sandbox, failure_line, new_name
+from adk_gke_sandbox.execution import Limits, Outcome, Reason
+from adk_gke_sandbox.sandbox import Sandbox, new_name
 from adk_gke_sandbox.telemetry import log
 
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
 
-STDOUT_TAIL: Final = 4000
-"""Characters of standard output that a failure repeats: the model sees nothing else of it."""
-
-_TIMEOUT_EXIT: Final = 124
-"""Exit code of a program that was killed for its time, as of coreutils' timeout(1)."""
-
 _ONE_LINE_RESULTS: Final = ("__shell_result__", "__ADK_SKILL_GENERATED_FILES__")
 """What programs of ADK's ``SkillToolset`` contain. They print their result as one long line: cut, it would be lost
 (https://github.com/google/adk-python/blob/main/src/google/adk/tools/skill_toolset.py)."""
-
-_BAD_NAME: Final = re.compile(r"(^|/)\.\.(/|$)|^/|[\x00-\x1f:\\]")
 
 
 class GkeCodeExecutor(BaseCodeExecutor):
@@ -153,7 +142,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
             outcome = self._sandbox.run(
                 code,
                 limits=_skill_limits(self._sandbox.config) if skill else None,
-                files=tuple(_file_in(file) for file in code_execution_input.input_files),
+                files=tuple(file_in(file) for file in code_execution_input.input_files),
                 name=name,
                 labels=_labels(invocation_context),
                 annotations=_annotations(invocation_context),
@@ -176,69 +165,10 @@ class GkeCodeExecutor(BaseCodeExecutor):
         return to_result(outcome)
 
 
-def to_result(outcome: Outcome) -> CodeExecutionResult:
-    """Return ADK's result for an outcome.
-
-    ADK shows the model ``stdout`` alone when ``stderr`` is empty, and ``stderr`` alone otherwise; so a success
-    has no ``stderr``, and a failure repeats the end of ``stdout`` in it.
-    """
-    stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
-    files = [_file_out(file) for file in outcome.files if _safe(file.name)]
-    if outcome.reason is Reason.COMPLETED:
-        if stderr:
-            stdout += ("" if not stdout or stdout.endswith("\n") else "\n") + f"[stderr]\n{stderr}"
-        if outcome.files_left_out:
-            stdout += f"\n[files left out: {', '.join(outcome.files_left_out)}]\n"
-        return CodeExecutionResult(stdout=stdout, stderr="", output_files=files, exit_code=0)
-    parts = [failure_line(outcome)]
-    if stdout:
-        tail = stdout[-STDOUT_TAIL:]
-        parts.append(f"[stdout{', last part' if len(tail) < len(stdout) else ''}]\n{tail.rstrip()}")
-    if stderr:
-        parts.append(f"[stderr]\n{stderr.rstrip()}")
-    return CodeExecutionResult(
-        stdout=stdout, stderr="\n".join(parts) + "\n", output_files=files, exit_code=_exit_code(outcome)
-    )
-
-
 def _skill_limits(config: ExecutorConfig) -> Limits:
     """Return limits that leave the reply to standard output."""
     limits = config.runner_limits
     return replace(limits, stdout_bytes=OUTPUT_BYTES_MAX - limits.stderr_bytes, file_bytes=0)
-
-
-def _exit_code(outcome: Outcome) -> int | None:
-    if outcome.reason is Reason.DEADLINE_EXCEEDED:
-        return _TIMEOUT_EXIT
-    if outcome.reason not in CODE_REASONS and not outcome.started:
-        return None
-    return outcome.exit_code or 1
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-def _file_in(file: AdkFile) -> File:
-    """ADK's flow hands over base64 text, direct callers may give bytes."""
-    given: str | bytes = file.content
-    if isinstance(given, bytes):
-        content = given
-    else:
-        try:
-            content = base64.b64decode(given, validate=True)
-        except (binascii.Error, ValueError):
-            content = given.encode("utf-8", "surrogatepass")
-    return File(name=file.name, content=content, mime_type=file.mime_type or "text/plain")
-
-
-def _file_out(file: File) -> AdkFile:
-    return AdkFile(name=file.name, content=file.content, mime_type=file.mime_type)
-
-
-def _safe(name: str) -> bool:
-    """Whether a name is safe as an artifact's: ADK uses it as it is."""
-    return bool(name) and name != "." and len(name.encode()) <= 200 and not _BAD_NAME.search(name)
 
 
 def _labels(context: Any) -> dict[str, str]:
@@ -258,6 +188,3 @@ def _annotations(context: Any) -> dict[str, str]:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(value.encode()).hexdigest()[:16] if isinstance(value, str) and value else ""
-
-
-__all__ = ["GkeCodeExecutor", "to_result"]

@@ -1,6 +1,6 @@
 """The worker inside the pod: what makes an interpreter the user's program, up to its first line.
 
-It is the interpreter itself, started by ``runner`` as ``python main.py`` before the request is read, with this file
+It is the interpreter itself, started by ``supervisor`` as ``python main.py`` before the request is read, with this file
 as its ``sitecustomize``. Here it waits for the request, sets the limits, removes its traces and returns; only then
 does the interpreter open ``main.py``. So the program has no frame of ours below it.
 

@@ -1,0 +1,1 @@
+"""The Kubernetes side: calls, streams, objects, and what the answers mean."""
