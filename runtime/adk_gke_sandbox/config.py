@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final
 
 from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import Limits
+from adk_gke_sandbox.execution import File, Limits, Request
 
 MIB: Final = 1024 * 1024
 MIN_MEMORY_BYTES: Final = 128 * MIB
@@ -87,8 +87,7 @@ class ExecutorConfig:
         scratch_limit: Size of each of the working and the temporary directory, a Kubernetes quantity; a quarter
             of ``mem_limit`` when ``None``. They are in memory, and count against it.
         ephemeral_storage: Disk of a sandbox, a Kubernetes quantity; its log and the mounted request use it.
-        limits: Bounds inside the sandbox; ``timeout_seconds``, ``memory_bytes`` and ``cpu_count`` of it are
-            derived from the settings above.
+        limits: Bounds inside the sandbox.
 
     Raises:
         ConfigError: a value that cannot work.
@@ -182,15 +181,26 @@ class ExecutorConfig:
             else int(quantity(self.scratch_limit, setting="scratch_limit"))
         )
 
-    @property
-    def runner_limits(self) -> Limits:
-        """What the runner enforces, derived from the container's limits.
+    def request(
+        self,
+        code: str,
+        *,
+        files: tuple[File, ...] = (),
+        argv: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> Request:
+        """Return what the runner is asked for: a program under these settings, its own ones in place of them.
 
         The address space stays below the memory limit, so that a program gets a ``MemoryError`` before
         the whole sandbox is killed.
         """
-        return replace(
-            self.limits,
+        return Request(
+            code=code,
+            files=files,
+            argv=argv,
+            env={**self.env, **(env or {})},
+            limits=self.limits if limits is None else limits,
             timeout_seconds=self.timeout_seconds,
             memory_bytes=max(self.memory_bytes - _RESERVED_BYTES, self.memory_bytes // 2),
             cpu_count=max(1, int(quantity(self.cpu_limit, setting="cpu_limit"))),

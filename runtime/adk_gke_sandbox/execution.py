@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 
 
 class Reason(StrEnum):
@@ -37,6 +38,10 @@ class Reason(StrEnum):
     """The executor's identity may not do what it must."""
     SANDBOX_LOST = "SandboxLost"
     """The sandbox ended without telling what came of the program."""
+    REPLY_INCOMPLETE = "ReplyIncomplete"
+    """The program ended, but a part of its output or files did not arrive."""
+    ISOLATION_MISSING = "IsolationMissing"
+    """The sandbox does not run under gVisor, where the settings ask for it; the program was not started."""
     API_UNAVAILABLE = "ApiUnavailable"
     """The Kubernetes API does not answer, or refuses the credentials or the namespace."""
 
@@ -53,13 +58,15 @@ CODE_REASONS = frozenset(
 """Reasons that tell something about the program; all others tell about the infrastructure or the caller."""
 
 
+JOB_REPLY_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of a reply in a container's log: the kubelet rotates it at 10 MiB, and only its newest part can be read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds that the runner enforces from inside. Sizes in bytes.
 
     Attributes:
-        timeout_seconds: Wall-clock time of the program, counted from its start.
-        memory_bytes: RLIMIT_AS of the program; 0 leaves it unset.
         stdout_bytes: Bytes of standard output kept, head and tail together.
         stderr_bytes: The same for standard error.
         flood_bytes: Bytes over both streams after which the program is killed.
@@ -68,11 +75,8 @@ class Limits:
         processes: RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox.
         open_files: RLIMIT_NOFILE.
         written_file_bytes: RLIMIT_FSIZE, the largest file that the program may write; 0 leaves it unset.
-        cpu_count: Size of numeric thread pools.
     """
 
-    timeout_seconds: float = 300.0
-    memory_bytes: int = 0
     stdout_bytes: int = 1024 * 1024
     stderr_bytes: int = 256 * 1024
     flood_bytes: int = 512 * 1024 * 1024
@@ -81,7 +85,6 @@ class Limits:
     processes: int = 64
     open_files: int = 1024
     written_file_bytes: int = 0
-    cpu_count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +98,31 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to run. The same document on every path."""
+    """What to run. The same document on every path.
+
+    Attributes:
+        code: The program, run as ``python main.py``.
+        files: Written to the working directory first.
+        argv: Arguments of the program.
+        env: Environment variables of the program.
+        limits: What the user may set.
+        timeout_seconds: Wall-clock time of the program, counted from its start.
+        memory_bytes: RLIMIT_AS of the program; 0 leaves it unset.
+        cpu_count: Size of numeric thread pools.
+        reply_bytes: Bytes of all frames of the reply at the most.
+        gvisor: Whether the program may run under gVisor only.
+    """
 
     code: str
     files: tuple[File, ...] = ()
     argv: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     limits: Limits = Limits()
-    preload: tuple[str, ...] = ()
+    timeout_seconds: float = 300.0
+    memory_bytes: int = 0
+    cpu_count: int = 1
+    reply_bytes: int = JOB_REPLY_BYTES
+    gvisor: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +168,8 @@ class Outcome:
         wall_seconds: Wall-clock time of the program, measured inside.
         cpu_seconds: CPU time of the program and its children.
         peak_memory_bytes: Largest resident set of one process.
+        kernel: Kernel that the program ran under, for example ``gVisor 4.19.0-gvisor``; empty if it never said so.
+        warnings: What the configuration gives up, for example that it expects no gVisor.
         launch: ``cold`` or ``warm``.
         timings: Phases, on the client's clock.
     """
@@ -167,5 +189,7 @@ class Outcome:
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
+    kernel: str = ""
+    warnings: tuple[str, ...] = ()
     launch: str = "cold"
     timings: Timings = Timings()

@@ -105,8 +105,13 @@ def encode_request(request: Request, nonce: str) -> bytes:
         ],
         "argv": list(request.argv),
         "env": dict(request.env),
-        "limits": asdict(request.limits),
-        "preload": list(request.preload),
+        "limits": {
+            **asdict(request.limits),
+            "timeout_seconds": request.timeout_seconds,
+            "memory_bytes": request.memory_bytes,
+            "cpu_count": request.cpu_count,
+        },
+        "preload": [],
     }
     return json.dumps(document, separators=(",", ":")).encode("ascii")
 

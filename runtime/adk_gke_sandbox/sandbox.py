@@ -13,9 +13,8 @@ from adk_gke_sandbox.cluster import api as kube
 from adk_gke_sandbox.cluster import diagnosis
 from adk_gke_sandbox.cluster.manifests import Tags
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import INVOCATION_ANNOTATION
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason
 from adk_gke_sandbox.paths import job, patience
 
 MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
@@ -60,7 +59,7 @@ class Sandbox:
         limits: Limits | None = None,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
-        annotations: Mapping[str, str] | None = None,
+        invocation_id: str = "",
         aborted: Callable[[], bool] = lambda: False,
     ) -> Outcome:
         """Run a program and return what came of it; trouble with the cluster is an outcome, too.
@@ -73,18 +72,12 @@ class Sandbox:
             limits: Bounds inside the sandbox in place of the configuration's.
             name: Name of the execution; made up when ``None``.
             labels: Labels of all objects, beside those of the configuration.
-            annotations: Annotations of the Job and its pod.
+            invocation_id: ADK's invocation, for the annotations of Job and pod, the span and the log record.
             aborted: Asked every 0.2 s; true ends the execution.
         """
         name = name or new_name()
-        request = Request(
-            code=code,
-            files=files,
-            argv=argv,
-            env={**self.config.env, **(env or {})},
-            limits=self.config.runner_limits if limits is None else limits,
-        )
-        tags = Tags(labels={**self.config.labels, **(labels or {})}, annotations=annotations or {})
+        request = self.config.request(code, files=files, argv=argv, env=env or {}, limits=limits)
+        tags = Tags(labels={**self.config.labels, **(labels or {})}, invocation_id=invocation_id)
         begin = time.monotonic()
 
         def check() -> None:
@@ -106,7 +99,7 @@ class Sandbox:
             outcome,
             self.config,
             ended_ns=time.time_ns(),
-            invocation_id=tags.annotations.get(INVOCATION_ANNOTATION, ""),
+            invocation_id=invocation_id,
         )
         return outcome
 

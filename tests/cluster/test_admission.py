@@ -282,7 +282,7 @@ def test_what_the_executor_writes_passes(room: Room, settings: dict[str, Any], p
     config = room.config(
         **{key: value.replace("IMAGE", name) if key == "image" else value for key, value in settings.items()}
     )
-    job = room.job(config, parts, Tags(labels=config.labels, annotations={"adk-gke-sandbox/invocation-id": "e-1"}))
+    job = room.job(config, parts, Tags(labels=config.labels, invocation_id="e-1"))
     for kind, made in ((JOBS, job), (PODS, pod_of(job))):
         assert room.create(kind, made) == ("", [])
 

@@ -61,7 +61,7 @@ def test_a_value_that_cannot_work_is_refused_with_what_to_write(settings: dict[s
 @pytest.mark.parametrize(("limit", "address_space"), [("512Mi", 362), ("128Mi", 64), ("300Mi", 150)])
 def test_the_address_space_stays_below_the_memory_limit(limit: str, address_space: int) -> None:
     config = ExecutorConfig(mem_limit=limit, mem_requested="100Mi")
-    assert config.runner_limits.memory_bytes == address_space * 2**20
+    assert config.request("").memory_bytes == address_space * 2**20
 
 
 def test_a_contract_gives_every_setting() -> None:

@@ -126,7 +126,7 @@ def test_the_job_of_the_plain_defaults() -> None:
 
 
 def test_a_config_map_is_immutable_and_owned_from_the_first_moment() -> None:
-    tags = Tags(labels={"team": "search"}, annotations={"a": "b"})
+    tags = Tags(labels={"team": "search"}, invocation_id="e-1")
     assert manifests.config_map(CONFIG, "sandbox-1", 2, {"k": "v"}, "uid-1", tags) == {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -186,7 +186,7 @@ def test_no_setting_loosens_the_isolation_of_the_pod() -> None:
 def test_tags_are_on_job_and_pod_and_cannot_replace_the_packages_own_labels() -> None:
     tags = Tags(
         labels={"team": "search", "app.kubernetes.io/name": "other", "adk-gke-sandbox/execution": "other"},
-        annotations={"adk-gke-sandbox/invocation-id": "e-1"},
+        invocation_id="e-1",
     )
     found = job(tags=tags)
     for metadata in (found["metadata"], found["spec"]["template"]["metadata"]):

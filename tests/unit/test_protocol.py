@@ -118,7 +118,6 @@ def test_reply_cut_anywhere_gives_the_beginning_of_its_output(sent: list[Frame],
         files=st.lists(st.builds(File, name=text_of_any_kind, content=st.binary()), max_size=3).map(tuple),
         argv=st.lists(text_of_any_kind, max_size=3).map(tuple),
         env=st.dictionaries(text_of_any_kind, text_of_any_kind, max_size=3),
-        preload=st.lists(st.text(max_size=9), max_size=2).map(tuple),
     )
 )
 def test_request_document_is_ascii_and_carries_everything(request_: Request) -> None:
@@ -128,7 +127,8 @@ def test_request_document_is_ascii_and_carries_everything(request_: Request) -> 
         (file.name, file.content) for file in request_.files
     ]
     assert (document["argv"], document["env"]) == (list(request_.argv), request_.env)
-    assert document["preload"] == list(request_.preload)
+    derived = {name: document["limits"].pop(name) for name in ("timeout_seconds", "memory_bytes", "cpu_count")}
+    assert derived == {name: getattr(request_, name) for name in derived}
     assert Limits(**document["limits"]) == request_.limits
 
 

@@ -20,7 +20,6 @@ from adk_gke_sandbox.config import EPHEMERAL_STORAGE, OUTPUT_BYTES_MAX, Executor
 from adk_gke_sandbox.contract import (
     ANNOTATION,
     GVISOR_TOLERATION,
-    INVOCATION_ANNOTATION,
     Contract,
     Toleration,
     load,
@@ -145,7 +144,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 files=tuple(file_in(file) for file in code_execution_input.input_files),
                 name=name,
                 labels=_labels(invocation_context),
-                annotations=_annotations(invocation_context),
+                invocation_id=_invocation_id(invocation_context),
                 aborted=lambda: cancelled.is_set() or getattr(invocation_context, "is_aborted", False) is True,
             )
             if skill and outcome.stdout_dropped and outcome.reason is Reason.COMPLETED:
@@ -153,10 +152,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
                 outcome = replace(outcome, reason=Reason.OUTPUT_LIMIT, message=message)
         except Exception as error:
             # ADK ends the whole agent run on an exception of an executor. This one is a fault of ours.
-            told = {
-                "execution": name,
-                "invocation_id": _annotations(invocation_context).get(INVOCATION_ANNOTATION, ""),
-            }
+            told = {"execution": name, "invocation_id": _invocation_id(invocation_context)}
             log.exception("execution %s: unexpected error", name, extra=told)
             message = f"unexpected error: {error!r}. Please report it with the log of execution {name}"
             outcome = Outcome(name=name, reason=Reason.SANDBOX_LOST, message=message)
@@ -167,7 +163,7 @@ class GkeCodeExecutor(BaseCodeExecutor):
 
 def _skill_limits(config: ExecutorConfig) -> Limits:
     """Return limits that leave the reply to standard output."""
-    limits = config.runner_limits
+    limits = config.limits
     return replace(limits, stdout_bytes=OUTPUT_BYTES_MAX - limits.stderr_bytes, file_bytes=0)
 
 
@@ -181,9 +177,9 @@ def _labels(context: Any) -> dict[str, str]:
     return {ANNOTATION + key: value for key, value in found.items() if value}
 
 
-def _annotations(context: Any) -> dict[str, str]:
-    invocation_id = getattr(context, "invocation_id", None)
-    return {INVOCATION_ANNOTATION: invocation_id} if isinstance(invocation_id, str) and invocation_id else {}
+def _invocation_id(context: Any) -> str:
+    found = getattr(context, "invocation_id", None)
+    return found if isinstance(found, str) else ""
 
 
 def _hash(value: Any) -> str:

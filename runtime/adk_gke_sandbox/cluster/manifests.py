@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, EXECUTION_LABEL, MANAGED_BY_LABEL, SANDBOX_UID
+from adk_gke_sandbox.contract import (
+    APP_LABEL,
+    APP_NAME,
+    EXECUTION_LABEL,
+    INVOCATION_ANNOTATION,
+    MANAGED_BY_LABEL,
+    SANDBOX_UID,
+)
 
 Manifest = dict[str, Any]
 
@@ -48,11 +55,11 @@ class Tags:
 
     Attributes:
         labels: Labels of Job, pod and ConfigMaps, to select and to account by.
-        annotations: Annotations of Job and pod.
+        invocation_id: ADK's invocation, an annotation of Job and pod; empty outside of ADK.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    invocation_id: str = ""
 
 
 NO_TAGS: Final = Tags()
@@ -108,7 +115,8 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
         tags: Labels and annotations of the caller.
     """
     spent = math.ceil(config.schedule_timeout_seconds + config.timeout_seconds)
-    metadata = {"labels": labels(name, tags), "annotations": dict(tags.annotations)}
+    annotations = {INVOCATION_ANNOTATION: tags.invocation_id} if tags.invocation_id else {}
+    metadata = {"labels": labels(name, tags), "annotations": annotations}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

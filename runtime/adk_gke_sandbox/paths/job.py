@@ -22,7 +22,7 @@ from adk_gke_sandbox.cluster.api import Cluster
 from adk_gke_sandbox.cluster.diagnosis import Diagnosis, PodView
 from adk_gke_sandbox.cluster.streams import Change, Stream, Watch
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import EXECUTION_LABEL, INVOCATION_ANNOTATION
+from adk_gke_sandbox.contract import EXECUTION_LABEL
 from adk_gke_sandbox.errors import AlreadyExists, ClusterError, NotFound, Unreachable
 from adk_gke_sandbox.execution import Outcome, Request, Timings
 from adk_gke_sandbox.paths import patience
@@ -233,7 +233,7 @@ class _Execution:
                             error,
                             extra={
                                 "execution": self._name,
-                                "invocation_id": self._tags.annotations.get(INVOCATION_ANNOTATION, ""),
+                                "invocation_id": self._tags.invocation_id,
                             },
                         )
                         break
