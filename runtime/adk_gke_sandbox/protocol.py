@@ -160,7 +160,7 @@ class Decoder:
 class Transcript:
     """What a reply has told so far; complete once ``ended``, usable at any time."""
 
-    def __init__(self, nonce: str) -> None:
+    def __init__(self, nonce: str, *, file_count: int = 50) -> None:
         self._decoder = Decoder(nonce)
         self._streams = {"out": bytearray(), "err": bytearray()}
         self._dropped = {"out": 0, "err": 0}
@@ -175,6 +175,16 @@ class Transcript:
     def ended(self) -> bool:
         """Whether the ``end`` frame has arrived."""
         return self._end is not None
+
+    @property
+    def exited(self) -> bool:
+        """Whether the program has ended."""
+        return self.ended
+
+    @property
+    def gap(self) -> str:
+        """What is missing."""
+        return ""
 
     @property
     def kept_bytes(self) -> int:

@@ -6,25 +6,20 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from adk_gke_sandbox import telemetry
-from adk_gke_sandbox.cluster import api as kube
-from adk_gke_sandbox.cluster import diagnosis
+from adk_gke_sandbox.cluster import api, diagnosis
 from adk_gke_sandbox.cluster.manifests import Tags
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason
-from adk_gke_sandbox.paths import job, patience
+from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.paths import job
+from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted, Stage
 
 MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
 """How a failure begins, by whether it tells something about the program."""
-
-
-class _GivenUp(Exception):
-    def __init__(self, found: diagnosis.Diagnosis) -> None:
-        super().__init__(found.message)
-        self.found = found
 
 
 def new_name() -> str:
@@ -38,10 +33,17 @@ class Sandbox:
     Copies and pickles carry the configuration and connect anew.
     """
 
-    def __init__(self, config: ExecutorConfig) -> None:
+    def __init__(self, config: ExecutorConfig, *, clock: Clock | None = None) -> None:
+        """Make a sandbox.
+
+        Args:
+            config: How programs run.
+            clock: Time; that of this machine when ``None``.
+        """
         self.config = config
+        self._clock = clock
         self._lock = threading.Lock()
-        self._cluster: kube.Cluster | None = None
+        self._cluster: api.Cluster | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"config": self.config}
@@ -74,41 +76,42 @@ class Sandbox:
             labels: Labels of all objects, beside those of the configuration.
             invocation_id: ADK's invocation, for the annotations of Job and pod, the span and the log record.
             aborted: Asked every 0.2 s; true ends the execution.
+
+        Raises:
+            ConfigError: an argument that cannot work. Nothing has been run then.
         """
-        name = name or new_name()
         request = self.config.request(code, files=files, argv=argv, env=env or {}, limits=limits)
         tags = Tags(labels={**self.config.labels, **(labels or {})}, invocation_id=invocation_id)
-        begin = time.monotonic()
-
-        def check() -> None:
-            if aborted():
-                raise _GivenUp(diagnosis.aborted())
-            if time.monotonic() > begin + self.config.schedule_timeout_seconds:
-                raise _GivenUp(diagnosis.no_credentials(self.config.schedule_timeout_seconds))
-
-        try:
-            # The first connection may run the plugin that the kubeconfig names.
-            cluster = patience.interruptible(self._connected, check)
-        except ConfigError as error:
-            outcome = Outcome(name=name, reason=Reason.API_UNAVAILABLE, message=str(error))
-        except _GivenUp as end:
-            outcome = Outcome(name=name, reason=end.found.reason, message=end.found.message)
-        else:
-            outcome = job.run(cluster, self.config, request, name=name, tags=tags, aborted=aborted, begin=begin)
-        telemetry.record(
-            outcome,
-            self.config,
-            ended_ns=time.time_ns(),
-            invocation_id=invocation_id,
+        attempt = Attempt(
+            schedule_seconds=self.config.schedule_timeout_seconds,
+            program_seconds=self.config.timeout_seconds,
+            aborted=aborted,
+            clock=self._clock,
         )
+        outcome = self._run(request, attempt, name or new_name(), tags)
+        outcome = replace(outcome, warnings=self.config.warnings)
+        telemetry.record(outcome, self.config, ended_ns=time.time_ns(), invocation_id=invocation_id)
         return outcome
 
-    def _connected(self) -> kube.Cluster:
+    def _run(self, request: Request, attempt: Attempt, name: str, tags: Tags) -> Outcome:
+        try:
+            # The first connection may run the plugin that the kubeconfig names.
+            cluster = attempt.interruptible(self._connected)
+        except ConfigError as error:
+            return Outcome(name=name, reason=Reason.API_UNAVAILABLE, message=str(error))
+        except Interrupted as interruption:
+            waited = self.config.schedule_timeout_seconds
+            found = diagnosis.aborted() if interruption.aborted else diagnosis.no_credentials(waited)
+            return Outcome(name=name, reason=found.reason, message=found.message)
+        attempt.reach(Stage.CONNECTED)
+        return job.run(cluster, self.config, request, attempt, name=name, tags=tags)
+
+    def _connected(self) -> api.Cluster:
         if (found := self._cluster) is None:
             with self._lock:
                 found = self._cluster
                 if found is None:
-                    found = self._cluster = kube.connect(self.config.kubeconfig_path, self.config.kubeconfig_context)
+                    found = self._cluster = api.connect(self.config.kubeconfig_path, self.config.kubeconfig_context)
         return found
 
     def close(self) -> None:

@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from adk_gke_sandbox.cluster.manifests import CONTAINER
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.execution import Outcome
+from adk_gke_sandbox.paths.attempt import Clock
 from adk_gke_sandbox.sandbox import Sandbox
+from tests.unit.virtual_clock import VirtualClock
 
 _PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>batch)/v1)/namespaces/[^/]+/(?P<resource>[a-z]+)(?:/[^/]+(?P<sub>/log)?)?"
@@ -43,7 +46,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     reset: bool = False
     truncate: bool = False
-    hang: bool = False
+    hang_seconds: float = 0
     effect: bool = False
 
 
@@ -59,12 +62,21 @@ class FakeApi:
     faults: dict[tuple[str, str, int], Fault] = field(default_factory=dict)
     """By verb, resource and number of that call, from 1; 0 means every one."""
     hold_log: bool = False
+    flow: bool = False
+    """Whether a log that is held goes on with output."""
+    flow_ends: Callable[[], bool] = lambda: False
+    """When it does so no more, and ends well."""
+    aborted: Callable[[], bool] = lambda: False
+    cut_logs: int = 0
+    """How many logs break off after their bytes."""
     jobs: dict[str, Any] = field(default_factory=dict)
     config_maps: list[Any] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     deletions: list[dict[str, list[str]]] = field(default_factory=list)
-    pushed: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
-    """Events for the pod watch that is open."""
+    pushed: dict[str, queue.SimpleQueue[dict[str, Any]]] = field(
+        default_factory=lambda: {"pods": queue.SimpleQueue(), "events": queue.SimpleQueue()}
+    )
+    """Events for the watch that is open, by resource."""
     times: list[float] = field(default_factory=list)
     date: str = ""
     accepted: str = ""
@@ -72,10 +84,13 @@ class FakeApi:
     tokens: list[str] = field(default_factory=list)
     """What each call was made with."""
     hangs_over: int = 0
+    on_call: dict[tuple[str, str], Callable[[], None]] = field(default_factory=dict)
+    """Called when a call of this verb and resource arrives."""
     on_log: Callable[[], None] = lambda: None
     stopped: threading.Event = field(default_factory=threading.Event)
     url: str = ""
     kubeconfig: str = ""
+    clock: Clock = field(default_factory=VirtualClock)
     lock: threading.Lock = field(default_factory=threading.Lock)
     count: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -127,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
             number = self.api.count[verb, resource]
             self.api.tokens.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
             refused = self.api.accepted not in ("", self.api.tokens[-1])
+        self.api.on_call.get((verb, resource), lambda: None)()
         if refused:
             return self._answer(401, _status(401, "Unauthorized", "Unauthorized"))
         fault = self.api.faults.get((verb, resource, number)) or self.api.faults.get((verb, resource, 0))
@@ -177,13 +193,20 @@ class _Handler(BaseHTTPRequestHandler):
             for event in script[number - 1] if number <= len(script) else []:
                 self._chunk(json.dumps(event).encode() + b"\n")
             stays = number >= len(script)
-            while stays and resource == "pods" and not self.api.stopped.is_set():
+            while stays and resource in ("pods", "events") and not self.api.stopped.is_set():
                 with contextlib.suppress(queue.Empty):
-                    self._chunk(json.dumps(self.api.pushed.get(timeout=0.05)).encode() + b"\n")
+                    self._chunk(json.dumps(self.api.pushed[resource].get(timeout=0.05)).encode() + b"\n")
         else:
             at = min(number, len(self.api.logs)) - 1
             self._chunk(self.api.logs[at].replace(b"NONCE", self.api.nonce()) if self.api.logs else b"")
             self.api.on_log()
+            if number <= self.api.cut_logs:
+                self.close_connection = True
+                return self.connection.shutdown(socket.SHUT_RDWR)
+            while self.api.flow and not self.api.stopped.wait(0.02):
+                self._chunk(frame("out", d="more").replace(b"NONCE", self.api.nonce()))
+                if self.api.flow_ends():
+                    return self._chunk(END.replace(b"NONCE", self.api.nonce()))
             stays = self.api.hold_log
         if stays:
             self.api.stopped.wait(15)
@@ -203,8 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return None
-        if fault.hang:
-            self.api.stopped.wait(15)
+        if fault.hang_seconds:
+            self.api.stopped.wait(fault.hang_seconds)
             self.api.hangs_over += 1
             self.close_connection = True
             return None
@@ -247,14 +270,29 @@ def serving() -> Iterator[FakeApi]:
         server.server_close()
 
 
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Wait until something is true that goes on behind a return."""
+    until = time.monotonic() + 10
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
+
+
 def frame(kind: str, **fields: Any) -> bytes:
     """Return a frame of a reply."""
     return json.dumps({"n": "NONCE", "t": kind, **fields}).encode() + b"\n"
 
 
 def pod(state: dict[str, Any], **status: Any) -> dict[str, Any]:
-    """Return a pod whose container is in a state."""
-    return {"metadata": {"name": "pod-1"}, "status": {"containerStatuses": [{"state": state}], **status}}
+    """Return a pod on a node whose container is in a state; its kubelet has told of none if the state is empty."""
+    containers = [{"name": CONTAINER, "state": state}] if state else []
+    spec = {"nodeName": "node-1"}
+    return {"metadata": {"name": "pod-1"}, "spec": spec, "status": {"containerStatuses": containers, **status}}
+
+
+def going(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a pod that is being deleted."""
+    return {**found, "metadata": {**found["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
 
 
 def added(found: dict[str, Any], change: str = "ADDED") -> dict[str, Any]:
@@ -262,18 +300,25 @@ def added(found: dict[str, Any], change: str = "ADDED") -> dict[str, Any]:
     return {"type": change, "object": found}
 
 
+WAITING = pod({"waiting": {"reason": "ContainerCreating"}}, phase="Pending")
+NEVER_MADE = pod({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}, phase="Failed")
+"""The last word of a kubelet on a container that it never had."""
+
+ENDED = pod({"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}, phase="Succeeded")
+NO_CONTAINER = Fault(status=400, reason="BadRequest", message="container is waiting to start: ContainerCreating")
 RUNNING = pod({"running": {}}, phase="Running")
 STARTED = frame("started") + frame("out", d="hello\n")
-OK = STARTED + frame("end", reason="Completed", exit_code=0, started=True)
+END = frame("end", reason="Completed", exit_code=0, started=True)
+OK = STARTED + END
 GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
 
 
-def run(api: FakeApi, *, aborted: Callable[[], bool] = lambda: False, **settings: Any) -> Outcome:
+def run(api: FakeApi, *, aborted: Callable[[], bool] | None = None, **settings: Any) -> Outcome:
     """Run a program against the fake."""
-    given = {"namespace": "box", "kubeconfig_path": api.kubeconfig, "schedule_timeout_seconds": 1, **settings}
-    sandbox = Sandbox(ExecutorConfig(**given))
+    given = {"namespace": "box", "kubeconfig_path": api.kubeconfig, "schedule_timeout_seconds": 60, **settings}
+    sandbox = Sandbox(ExecutorConfig(**given), clock=api.clock)
     try:
-        return sandbox.run("print('hello')", aborted=aborted)
+        return sandbox.run("print('hello')", aborted=aborted or api.aborted)
     finally:
         sandbox.close()
 

@@ -15,15 +15,15 @@ import pytest
 
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.execution import File, Reason
-from adk_gke_sandbox.paths import patience
+from adk_gke_sandbox.paths.attempt import SystemClock
 from adk_gke_sandbox.sandbox import Sandbox
-from tests.unit.fake_api import STARTED, FakeApi, Fault, run
+from tests.unit.fake_api import STARTED, FakeApi, Fault, eventually, run
 
 pytestmark = pytest.mark.timeout(60)
 
 DELETE_SECONDS = 0.5
 RETURN_SECONDS = 2.0
-HANG = Fault(hang=True)
+HANG = Fault(hang_seconds=15)
 
 
 class Caller:
@@ -47,8 +47,8 @@ class Caller:
 
 
 @pytest.fixture(autouse=True)
-def real_ticks(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "TICK_SECONDS", 0.2)
+def real_time(api: FakeApi) -> None:
+    api.clock = SystemClock()
 
 
 def deleted_at(api: FakeApi) -> list[float]:
@@ -163,10 +163,7 @@ def test_a_deletion_that_was_refused_for_a_while_goes_on_after_the_return(api: F
     api.faults["delete", "jobs", 1] = Fault(status=429, headers={"Retry-After": "2"})
     assert run(api, aborted=Caller(lambda: api.count[reached] > 0)).reason is Reason.ABORTED
     assert len(api.jobs) == 1
-    until = time.monotonic() + 10
-    while api.jobs and time.monotonic() < until:
-        time.sleep(0.02)
-    assert api.jobs == {}
+    assert eventually(lambda: api.jobs == {})
 
 
 def test_who_gives_up_before_the_beginning_makes_no_call(api: FakeApi) -> None:

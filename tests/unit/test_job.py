@@ -8,7 +8,6 @@ import pytest
 
 from adk_gke_sandbox.contract import EXECUTOR_RULES
 from adk_gke_sandbox.execution import Reason
-from adk_gke_sandbox.paths import job
 from tests.unit.fake_api import GONE, OK, RUNNING, STARTED, FakeApi, Fault, added, pod, run
 
 
@@ -28,7 +27,7 @@ def test_all_calls_together_are_exactly_the_rules_of_the_executor(api: FakeApi) 
     api.watches = {"pods": [[]], "events": [[], []]}  # watch and list events
     api.count.clear()
     api.faults.clear()
-    assert run(api, schedule_timeout_seconds=0.3).reason is Reason.UNSCHEDULABLE
+    assert run(api, schedule_timeout_seconds=5).reason is Reason.UNSCHEDULABLE
     allowed = {(rule.api_group, rule.resource, verb) for rule in EXECUTOR_RULES for verb in rule.verbs}
     assert set(api.calls) == allowed
 
@@ -77,24 +76,33 @@ def test_a_refused_create_says_what_is_wrong_and_what_to_do(
         (
             pod({"waiting": {"reason": "ErrImagePull", "message": "dial tcp: connection refused"}}),
             Reason.IMAGE_UNAVAILABLE,
-            "Check the name, that it was pushed",
+            "could not be pulled in time: dial tcp: connection refused. Check that the nodes reach its registry",
         ),
         (
             pod({}, conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]),
             Reason.UNSCHEDULABLE,
             "0/1 nodes are available",
         ),
-        (pod({}, reason="Evicted", message="disk pressure"), Reason.EVICTED, "disk pressure"),
     ],
 )
 def test_a_pod_that_cannot_start_says_why_and_is_deleted(
     api: FakeApi, found: dict[str, Any], reason: Reason, message: str
 ) -> None:
-    api.watches["pods"] = [[added(found)]] * job.SANDBOXES_MAX
-    outcome = run(api)
+    api.watches["pods"] = [[added(found)]]
+    outcome = run(api, schedule_timeout_seconds=5)
     assert outcome.reason is reason
     assert message in outcome.message
     assert not outcome.started
+    assert api.jobs == {}
+
+
+def test_d14_a_sandbox_is_replaced_twice_at_the_most(api: FakeApi) -> None:
+    evicted = pod({}, phase="Failed", reason="Evicted", message="disk pressure")
+    api.watches["pods"] = [[added(evicted)]] * 9
+    outcome = run(api)
+    assert (outcome.reason, outcome.started) == (Reason.EVICTED, False)
+    assert "disk pressure" in outcome.message
+    assert api.count["create", "jobs"] == 3
     assert api.jobs == {}
 
 
@@ -108,7 +116,7 @@ def test_a_pod_that_cannot_start_says_why_and_is_deleted(
 def test_a_pod_that_is_refused_is_found_in_the_events(api: FakeApi, message: str, reason: Reason) -> None:
     event = {"metadata": {"name": "e"}, "reason": "FailedCreate", "message": message}
     api.watches = {"pods": [[]], "events": [[added(event)]]}
-    outcome = run(api, schedule_timeout_seconds=0.4)
+    outcome = run(api, schedule_timeout_seconds=5)
     assert outcome.reason is reason
     assert message in outcome.message
     assert api.jobs == {}

@@ -159,11 +159,10 @@ class Cluster:
         Raises:
             ClusterError: the server refused the call, or did not begin to answer.
         """
-        del wake  # until streams take it
         target = _target(path)
 
         def call() -> Stream:
-            return Stream(self._send(verb, target, path, None, query, "*/*"))
+            return Stream(self._send(verb, target, path, None, query, "*/*"), wake)
 
         return self._renewing_once(verb, target, call)
 
@@ -339,9 +338,8 @@ def resource(group_version: str, plural: str, namespace: str = "", name: str = "
     """
     root = "apis" if "/" in group_version else "api"
     scope = ("namespaces", namespace) if namespace else ()
-    return "/" + "/".join(
-        quote(part, safe="") for part in filter(None, (root, group_version, *scope, plural, name, sub))
-    )
+    parts = filter(None, (*scope, plural, name, sub))
+    return "/".join(("", root, group_version, *(quote(part, safe="") for part in parts)))
 
 
 _PATH: Final = re.compile(

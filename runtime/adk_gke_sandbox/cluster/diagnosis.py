@@ -7,44 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from adk_gke_sandbox.cluster.pod_view import PodView, never_started
 from adk_gke_sandbox.errors import ClusterError, Forbidden, NotFound, Unauthorized
 from adk_gke_sandbox.execution import Reason
 
 _IMAGE_WAITS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
 _IMAGE_FATAL: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _CONTAINER_FATAL: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_PULL_REFUSED: Final = re.compile(r"not found|denied|refused|unauthorized|forbidden", re.IGNORECASE)
-"""A registry's answer that will not change by asking again."""
+_PULL_REFUSED: Final = re.compile(
+    r"(?<!host )not found|denied|(?<!connection )refused|unauthorized|forbidden|manifest unknown", re.IGNORECASE
+)
+"""A registry's answer that will not change by asking again; that nobody answers is none."""
 
-_PUSHED_OUT: Final = frozenset({"Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"})
+_NO_HANDLER: Final = re.compile(
+    r"no runtime for .+ is configured|runtime handler .+ not|RuntimeClass .*not found", re.I
+)
+"""What containerd, CRI-O, the kubelet and the API server say of a RuntimeClass, or its handler, that is not there."""
 
 _LIVE_QUOTA: Final = re.compile(r"exceeded quota: ([^,]+),")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodView:
-    """The little of a pod that decides something. Absent fields are empty, not guessed."""
-
-    name: str
-    phase: str = ""
-    reason: str = ""
-    message: str = ""
-    unscheduled: str = ""
-    """The scheduler's message while no node took the pod."""
-    waiting_reason: str = ""
-    waiting_message: str = ""
-    running: bool = False
-    terminated_reason: str = ""
-    terminated_message: str = ""
-    exit_code: int | None = None
-    deleting: bool = False
-    disruption: str = ""
-    """Why the cluster takes the pod away: preempted, drained, its node lost or under pressure."""
-
-    @property
-    def has_run(self) -> bool:
-        """Whether the container runs or has run."""
-        return self.running or self.exit_code is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,60 +35,39 @@ class Diagnosis:
         reason: The reason of the outcome.
         message: Cause and cure in one sentence or two.
         final: Whether waiting is useless; otherwise it is what to say at the schedule deadline.
-        again: Whether another sandbox may fare better and the program cannot have started in this one.
+        again: Whether another sandbox may fare better, and it is proven that the container never started in this one.
+        may_have_begun: Whether nobody knows if the program has begun, though the container was not seen running.
     """
 
     reason: Reason
     message: str
     final: bool = True
     again: bool = False
+    may_have_begun: bool = False
 
 
-def view(pod: Mapping[str, Any]) -> PodView:
-    """Return the view of a pod as the API server sends it."""
-    status = pod.get("status") or {}
-    container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or []), {})
-    state = container.get("state") or {}
-    waiting = state.get("waiting") or {}
-    terminated = state.get("terminated") or {}
-    unscheduled = next(
-        (
-            condition.get("message", "")
-            for condition in status.get("conditions") or []
-            if condition.get("type") == "PodScheduled" and condition.get("status") == "False"
-        ),
-        "",
-    )
-    disruption = next(
-        (
-            condition.get("message") or condition.get("reason") or "no detail"
-            for condition in status.get("conditions") or []
-            # https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
-            if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True"
-        ),
-        "",
-    )
-    return PodView(
-        name=pod["metadata"]["name"],
-        phase=status.get("phase", ""),
-        reason=status.get("reason", ""),
-        message=status.get("message", ""),
-        unscheduled=unscheduled,
-        waiting_reason=waiting.get("reason", ""),
-        waiting_message=waiting.get("message", ""),
-        running="running" in state,
-        terminated_reason=terminated.get("reason", ""),
-        terminated_message=terminated.get("message", ""),
-        exit_code=terminated.get("exitCode"),
-        deleting=bool(pod["metadata"].get("deletionTimestamp")),
-        disruption=disruption,
+def lost_early(pod: PodView | None) -> Diagnosis:
+    """Return what it means that a pod is gone, or has failed, and its container was never seen running."""
+    proven = pod is not None and never_started(pod)
+    if pod is not None and pod.pushed_out:
+        return replace(_pushed_out(pod), again=proven, may_have_begun=not proven)
+    if pod is not None and pod.phase == "Failed" and not pod.deleting:
+        return Diagnosis(
+            reason=Reason.SANDBOX_LOST,
+            message=f"the pod failed before its container was seen running: {_line(pod.message) or pod.reason}",
+            may_have_begun=not proven,
+        )
+    return Diagnosis(
+        reason=Reason.SANDBOX_LOST,
+        message="the pod was deleted by someone else before it was seen running. "
+        "Look for what drains nodes or deletes pods there",
+        again=proven,
+        may_have_begun=not proven,
     )
 
 
 def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
     """Return why a pod whose container does not run yet will not run, or has not so far."""
-    if pod.reason in _PUSHED_OUT or pod.disruption:
-        return replace(_pushed_out(pod), again=True)
     if pod.waiting_reason in _IMAGE_FATAL or (
         pod.waiting_reason in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)
     ):
@@ -130,13 +89,6 @@ def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
             message=f"the container could not be created: {_line(pod.waiting_message) or pod.waiting_reason}. "
             "Check the image and the namespace's configuration",
         )
-    if pod.phase == "Failed":
-        return Diagnosis(
-            reason=Reason.SANDBOX_LOST,
-            message=f"the pod failed before the program started: {_line(pod.message) or pod.reason}",
-        )
-    if pod.deleting:
-        return deleted_early()
     if pod.unscheduled:
         return Diagnosis(
             reason=Reason.UNSCHEDULABLE,
@@ -147,16 +99,7 @@ def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
     return None
 
 
-def deleted_early() -> Diagnosis:
-    """Return what it means that a pod is deleted before its container ran."""
-    return Diagnosis(
-        reason=Reason.SANDBOX_LOST,
-        message="the pod was deleted by someone else before it ran. Look for what drains nodes or deletes pods there",
-        again=True,
-    )
-
-
-def never_started(pod: PodView | None, waited_seconds: float, *, suspended: bool) -> Diagnosis:
+def never_scheduled(pod: PodView | None, waited_seconds: float, *, suspended: bool) -> Diagnosis:
     """Return what to say at the schedule deadline when nothing has told a cause."""
     waited = f"within schedule_timeout_seconds={waited_seconds:g}"
     if suspended:
@@ -186,6 +129,14 @@ def overran(timeout_seconds: float) -> Diagnosis:
     return Diagnosis(
         reason=Reason.DEADLINE_EXCEEDED,
         message=f"the program was killed after {timeout_seconds:g} s. Do less, or raise timeout_seconds",
+    )
+
+
+def late_reply() -> Diagnosis:
+    """Return what to say when a reply is still on its way after all the time that a call may take."""
+    return Diagnosis(
+        reason=Reason.REPLY_INCOMPLETE,
+        message="the rest of the reply did not arrive in time. Check the network to the API server, or return less",
     )
 
 
@@ -222,6 +173,42 @@ def _pushed_out(pod: PodView) -> Diagnosis:
         message=f"the node pushed the pod out: {_line(pod.disruption or pod.message) or pod.reason}. "
         "Run it again; check the node's memory and disk if it happens often",
     )
+
+
+def from_event(event: Mapping[str, Any], *, runtime_class: str | None) -> Diagnosis | None:
+    """Return what an event of a Job, or of its pod, tells about why the container does not run.
+
+    Args:
+        event: The event as the API server sends it.
+        runtime_class: RuntimeClass of the settings, to be named.
+    """
+    reason, message = event.get("reason"), _line(str(event.get("message", "")))
+    if reason in ("FailedCreate", "FailedCreatePodSandBox") and _NO_HANDLER.search(message):
+        return Diagnosis(
+            reason=Reason.ISOLATION_MISSING,
+            message=f"the sandbox cannot have the RuntimeClass {runtime_class!r}: {message}. Check that it "
+            "exists and that its handler, runsc for gVisor, is set up on the node; on GKE both come with a node pool "
+            "that has GKE Sandbox",
+        )
+    if reason == "FailedCreate":
+        return refused_pod(message)
+    what = _EVENTS.get(str(reason))
+    return Diagnosis(reason=what[0], message=f"{what[1]}: {message}. {what[2]}", final=False) if what else None
+
+
+_EVENTS: Final[Mapping[str, tuple[Reason, str, str]]] = {
+    "FailedCreatePodSandBox": (
+        Reason.UNSCHEDULABLE,
+        "the node could not make the pod's sandbox",
+        "Check the container runtime and the network plugin of the node",
+    ),
+    "FailedMount": (
+        Reason.UNSCHEDULABLE,
+        "the node could not mount a volume of the pod",
+        "Check that nobody deletes ConfigMaps there",
+    ),
+}
+"""Events of a pod that often pass, by reason: what to say of them at the schedule deadline."""
 
 
 def refused_pod(event_message: str) -> Diagnosis:
@@ -288,7 +275,7 @@ def after_start(pod: PodView | None, *, deleted: bool = False) -> Diagnosis:
         pod: The pod as it was seen last.
         deleted: Whether it is gone since.
     """
-    if pod is not None and (pod.reason in _PUSHED_OUT or pod.disruption):
+    if pod is not None and pod.pushed_out:
         return _pushed_out(pod)
     if pod is None or deleted or pod.deleting:
         return Diagnosis(

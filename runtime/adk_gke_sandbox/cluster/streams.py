@@ -23,29 +23,39 @@ Change = tuple[str, dict[str, Any]]
 class Stream:
     """An answer that arrives piece by piece: a watch, or a followed log.
 
-    A daemon thread reads; the consumer waits as long as it likes and no longer, so that a silent
-    connection never keeps it from looking at its clock.
+    A daemon thread reads and wakes the consumer, which never blocks on the connection and so can look at its clock.
+
+    Attributes:
+        cut: Whether the answer broke off. An orderly end has the last chunk of a chunked answer
+            (https://www.rfc-editor.org/rfc/rfc9112#section-8).
     """
 
-    def __init__(self, response: Any) -> None:
+    def __init__(self, response: Any, wake: Callable[[], None] = lambda: None) -> None:
+        """Read an answer.
+
+        Args:
+            response: The answer of the HTTP library, with its body unread.
+            wake: Called by the reading thread whenever there is something to read, and at the end.
+        """
+        self.cut = False
         self._response = response
+        self._wake = wake
         self._chunks: queue.Queue[bytes | None] = queue.Queue(STREAM_BACKLOG)
         self._closed = threading.Event()
         if (sock := self._socket()) is not None:
             # The timeout was for the beginning of the answer. A silent stream is nothing unusual; a dead one is found
             # by TCP's keep-alive.
             sock.settimeout(None)
-        threading.Thread(target=self._pump, name="adk-gke-sandbox-stream", daemon=True).start()
+        threading.Thread(target=self._receive, name="adk-gke-sandbox-stream", daemon=True).start()
 
-    def _pump(self) -> None:
+    def _receive(self) -> None:
         try:
             for chunk in self._response.stream(_CHUNK_BYTES, decode_content=False):
                 if not self._put(chunk):
                     return
-        # A cut stream is an end like any other: the consumer knows from its content whether it was whole.
         # Closing the socket under the reader raises different errors in different releases of urllib3.
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
-            pass
+            self.cut = True
         finally:
             self._put(None)
             self._response.close()
@@ -56,23 +66,26 @@ class Stream:
                 self._chunks.put(chunk, timeout=0.5)
             except queue.Full:
                 continue
+            self._wake()
             return True
         return False
 
-    def read(self, timeout_seconds: float) -> bytes | None:
-        """Return what has arrived, ``b""`` if nothing did within the timeout, ``None`` at the end."""
-        if self._closed.is_set():
-            return None
-        try:
-            chunk = self._chunks.get(timeout=max(timeout_seconds, 0.001))
-        except queue.Empty:
-            return b""
-        if chunk is None:
-            self._closed.set()
-        return chunk
+    def read(self) -> bytes | None:
+        """Return what has arrived, ``b""`` if nothing has, ``None`` once all has been read and the stream is over."""
+        found: list[bytes] = []
+        while not self._closed.is_set():
+            try:
+                chunk = self._chunks.get_nowait()
+            except queue.Empty:
+                return b"".join(found)
+            if chunk is None:
+                self._closed.set()
+            else:
+                found.append(chunk)
+        return b"".join(found) if found else None
 
     def close(self) -> None:
-        """End the stream and wake its thread; safe to call twice."""
+        """End the stream and its thread; safe to call twice."""
         self._closed.set()
         if (sock := self._socket()) is not None:
             try:
@@ -110,9 +123,9 @@ class Watch:
         self._rest = b""
         self._stream = open_from("")
 
-    def read(self, timeout_seconds: float) -> list[Change] | None:
+    def read(self) -> list[Change] | None:
         """Return the changes that have arrived, or ``None`` once the watch is over: ``reopen`` it."""
-        chunk = self._stream.read(timeout_seconds)
+        chunk = self._stream.read()
         if chunk is None:
             return None
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -136,6 +149,8 @@ class Watch:
 
     def reopen(self) -> list[Change]:
         """Open the watch again and return what has changed meanwhile; if it raises, it may be called again.
+
+        An object that is gone is told ``DELETED`` with its name alone: nobody knows its last state.
 
         Raises:
             ClusterError: the server does not answer, or refuses.
