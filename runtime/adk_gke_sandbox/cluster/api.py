@@ -6,20 +6,22 @@ It sends and receives. What to send is decided in ``manifests`` and ``job``, wha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
 
 import urllib3
 from kubernetes import client, config
-from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from adk_gke_sandbox.cluster.streams import Stream, Watch
@@ -54,6 +56,12 @@ _KEEP_ALIVE: Final = tuple(
 )
 """A stream whose other end has vanished without a word ends after 30 s instead of never."""
 
+VERSION: Final = "/version/"
+"""Path of the API server's version, which everybody may read."""
+
+_METHODS: Final[Mapping[str, str]] = {"create": "POST", "delete": "DELETE", "patch": "PATCH"}
+"""HTTP methods of the verbs that are not ``GET``."""
+
 _POOL_SIZE: Final = 64
 _BY_STATUS: Final[Mapping[int, type[ClusterError]]] = {
     401: Unauthorized,
@@ -67,158 +75,121 @@ _BY_STATUS: Final[Mapping[int, type[ClusterError]]] = {
 class Cluster:
     """A connection to one API server, with credentials and TLS state of its own. Thread-safe."""
 
-    def __init__(self, api_client: client.ApiClient, renew: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        api_client: client.ApiClient,
+        renew: Callable[[], None] = lambda: None,
+        *,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
         """Wrap a client.
 
         Args:
             api_client: The client; nobody else uses it.
             renew: Reads the credentials again, into the client's configuration.
+            read_seconds: How long an answer may be silent; a stream only until it begins.
         """
         self._client = api_client
+        self._timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=read_seconds)
         self._renew = renew
         self._renewing = threading.Lock()
         self._renewals = 0
-        # Untyped: the methods return the raw answer, not the models that they are annotated with.
-        self._core: Any = client.CoreV1Api(api_client)
-        self._batch: Any = client.BatchV1Api(api_client)
-        # Its paths are those of every API group but the core.
-        self._others: Any = client.CustomObjectsApi(api_client)
 
     @property
     def host(self) -> str:
         """URL of the API server."""
         return str(self._client.configuration.host)
 
-    def create_job(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Create a Job and return it as the server stored it."""
-        name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-        return self._send(
-            "create",
-            f"jobs.batch {namespace}/{name}",
-            lambda: _document(self._batch.create_namespaced_job(namespace, manifest, **_BOUNDED)),
-        )
+    def request(
+        self,
+        verb: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        accept: str = "application/json",
+    ) -> dict[str, Any]:
+        """Make one call and return the answer's document.
 
-    def get_job(self, namespace: str, name: str) -> dict[str, Any]:
-        """Return a Job."""
-        return self._send(
-            "get",
-            f"jobs.batch {namespace}/{name}",
-            lambda: _document(self._batch.read_namespaced_job(name, namespace, **_BOUNDED)),
-        )
+        Args:
+            verb: Kubernetes verb: ``get``, ``list``, ``create``, ``patch`` or ``delete``.
+            path: What it is about; see ``resource``.
+            body: The object to create, or the merge patch.
+            query: Parameters as the API names them, for example ``labelSelector``.
+            accept: Media type of the answer.
 
-    def delete_object(self, kind: str, namespace: str, name: str) -> None:
-        """Delete one of ``jobs``, ``pods``, ``configmaps`` with all it owns; one that is gone already is no error."""
-        delete = {
-            "jobs": self._batch.delete_namespaced_job,
-            "pods": self._core.delete_namespaced_pod,
-            "configmaps": self._core.delete_namespaced_config_map,
-        }[kind]
-        try:
-            self._send(
-                "delete",
-                f"{kind} {namespace}/{name}",
-                # Without a policy the API server orphans the pod of a Job
-                # (https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup).
-                lambda: _read(delete(name, namespace, propagation_policy="Background", **_BOUNDED)),
-            )
-        except NotFound:
-            return
+        Raises:
+            ClusterError: the server refused the call, or gave no whole answer.
+        """
+        target = _target(path, body)
 
-    def create_config_map(self, manifest: Mapping[str, Any]) -> None:
-        """Create a ConfigMap."""
-        name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-        self._send(
-            "create",
-            f"configmaps {namespace}/{name}",
-            lambda: _read(self._core.create_namespaced_config_map(namespace, manifest, **_BOUNDED)),
-        )
+        def call() -> dict[str, Any]:
+            data = _read(self._send(verb, target, path, body, query, accept))
+            try:
+                found = json.loads(data)
+            except ValueError as error:
+                raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
+            return found if isinstance(found, dict) else {}
 
-    def list_objects(self, kind: str, namespace: str, **selector: str) -> dict[str, Any]:
-        """Return the ``jobs``, ``pods``, ``configmaps`` or ``events`` that a label or field selector names."""
-        return self._send(
-            "list", f"{kind} {namespace}", lambda: _document(self._lister(kind)(namespace, **selector, **_BOUNDED))
-        )
+        return self._renewing_once(verb, target, call)
 
-    def watch(self, kind: str, namespace: str, **selector: str) -> Watch:
-        """Watch ``pods`` or ``events`` that a ``label_selector`` or ``field_selector`` names."""
+    def delete(self, path: str) -> None:
+        """Delete an object with all that it owns; one that is gone already is no error."""
+        # Without a policy the API server orphans the pod of a Job
+        # (https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup).
+        with contextlib.suppress(NotFound):
+            self.request("delete", path, query={"propagationPolicy": "Background"})
+
+    def stream(
+        self,
+        verb: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> Stream:
+        """Open an answer that arrives piece by piece, byte for byte: ``get`` of a log, or ``watch``.
+
+        Args:
+            verb: Kubernetes verb.
+            path: What it is about; see ``resource``.
+            query: Parameters as the API names them, for example ``follow``.
+            wake: Called when something has arrived.
+
+        Raises:
+            ClusterError: the server refused the call, or did not begin to answer.
+        """
+        del wake  # until streams take it
+        target = _target(path)
+
+        def call() -> Stream:
+            return Stream(self._send(verb, target, path, None, query, "*/*"))
+
+        return self._renewing_once(verb, target, call)
+
+    def watch_path(self, path: str, *, query: Mapping[str, str], wake: Callable[[], None] = lambda: None) -> Watch:
+        """Watch the objects of a list that ``query`` selects.
+
+        Raises:
+            ClusterError: the server refused the call, or did not begin to answer.
+        """
 
         def open_from(version: str) -> Stream:
-            given = {**selector, **({"resource_version": version} if version else {})}
-            return self._send(
-                "watch",
-                f"{kind} {namespace}",
-                lambda: Stream(self._lister(kind)(namespace, watch=True, **given, **_BOUNDED)),
-            )
+            start = {"resourceVersion": version} if version else {}
+            return self.stream("watch", path, query={**query, "watch": "true", **start}, wake=wake)
 
-        return Watch(lambda: self.list_objects(kind, namespace, **selector), open_from)
-
-    def read(self, group: str, resource: str, *, namespace: str = "", name: str = "") -> dict[str, Any]:
-        """Return an object of a group's ``v1``, or without a name the list of all.
-
-        Args:
-            group: API group; empty for the core.
-            resource: Resource in plural, of the core one of ``_CORE``.
-            namespace: Namespace; empty for a resource of the cluster.
-            name: Name of the object.
-        """
-        scope = "namespaced" if namespace else "cluster"
-        if group:
-            method = getattr(self._others, f"{'get' if name else 'list'}_{scope}_custom_object")
-            given = [group, "v1", *filter(None, [namespace]), resource, *filter(None, [name])]
-        else:
-            kind = f"namespaced_{_CORE[resource]}" if namespace else _CORE[resource]
-            method = getattr(self._core, f"{'read' if name else 'list'}_{kind}")
-            given = [*filter(None, [name]), *filter(None, [namespace])]
-        target = " ".join(filter(None, [_qualified(resource, group), "/".join(filter(None, [namespace, name]))]))
-        return self._send("get" if name else "list", target, lambda: _document(method(*given, **_BOUNDED)))
-
-    def create(
-        self, group: str, resource: str, manifest: Mapping[str, Any], *, namespace: str = "", dry_run: bool = False
-    ) -> dict[str, Any]:
-        """Create an object of a group's ``v1``, or have the API server only say whether it would; return its answer.
-
-        Args:
-            group: API group; empty for the core, where there are pods only.
-            resource: Resource in plural.
-            manifest: The object.
-            namespace: Namespace; empty for a resource of the cluster.
-            dry_run: Whether nothing is stored.
-        """
-        options = {**_BOUNDED, **({"dry_run": "All"} if dry_run else {})}
-        if group:
-            method = getattr(self._others, f"create_{'namespaced' if namespace else 'cluster'}_custom_object")
-            given = [group, "v1", *filter(None, [namespace]), resource, manifest]
-        else:
-            method, given = self._core.create_namespaced_pod, [namespace, manifest]
-        target = " ".join(filter(None, [_qualified(resource, group), namespace]))
-        return self._send("create", target, lambda: _document(method(*given, **options)))
-
-    def get_version(self) -> dict[str, Any]:
-        """Return the version of the API server."""
-        version: Any = client.VersionApi(self._client)
-        return self._send("get", "version", lambda: _document(version.get_code(**_BOUNDED)))
-
-    def follow_log(self, namespace: str, pod: str, container: str) -> Stream:
-        """Follow a container's log from its beginning, byte for byte."""
-        return self._send(
-            "get",
-            f"pods/log {namespace}/{pod}",
-            lambda: Stream(
-                self._core.read_namespaced_pod_log(pod, namespace, container=container, follow=True, **_BOUNDED)
-            ),
-        )
+        return Watch(lambda: self.request("list", path, query=query), open_from)
 
     def now(self) -> datetime:
         """Return the time on the API server's clock, which stamps all objects; this machine's may be wrong."""
 
-        def date() -> str:
-            version: Any = client.VersionApi(self._client)
-            answer = version.get_code(**_BOUNDED)
+        def call() -> str:
+            answer = self._send("get", "version", VERSION, None, None, "application/json")
             _read(answer)
             return str(answer.headers.get("Date", ""))
 
         try:
-            return parsedate_to_datetime(self._send("get", "version", date)).astimezone(UTC)
+            return parsedate_to_datetime(self._renewing_once("get", "version", call)).astimezone(UTC)
         except ValueError:
             return datetime.now(UTC)
 
@@ -226,28 +197,20 @@ class Cluster:
         """Close idle connections."""
         self._client.rest_client.pool_manager.clear()
 
-    def _lister(self, kind: str) -> Any:
-        return {
-            "jobs": self._batch.list_namespaced_job,
-            "pods": self._core.list_namespaced_pod,
-            "events": self._core.list_namespaced_event,
-            "configmaps": self._core.list_namespaced_config_map,
-        }[kind]
+    def _renewing_once(self, verb: str, target: str, call: Callable[[], T]) -> T:
+        """Make a call; if its credentials are refused, once more with renewed ones.
 
-    def _send(self, verb: str, target: str, call: Callable[[], T]) -> T:
-        """Make a call; turn the client's and its HTTP library's errors into ours.
-
-        A token that has run out is renewed once: kubeconfig plugins and mounted tokens live shorter than executors.
+        Kubeconfig plugins and mounted tokens live shorter than executors.
         """
         renewals = self._renewals
         try:
-            return self._send_once(verb, target, call)
+            return self._mapped(verb, target, call)
         except (Unauthorized, Forbidden) as error:
             # A plugin that failed gave no token at all.
             if isinstance(error, Forbidden) and "system:anonymous" not in error.message:
                 raise
             self._renew_once(renewals)
-            return self._send_once(verb, target, call)
+            return self._mapped(verb, target, call)
 
     def _renew_once(self, renewals: int) -> None:
         """Read the credentials again, unless another thread has done so since this many renewals."""
@@ -260,23 +223,13 @@ class Cluster:
                 log.warning("the credentials could not be read again: %s", error)
             self._renewals += 1
 
-    def _send_once(self, verb: str, target: str, call: Callable[[], T]) -> T:
+    def _mapped(self, verb: str, target: str, call: Callable[[], T]) -> T:
+        """Make a call; turn the errors of the HTTP library into ours."""
         try:
             return call()
-        except ApiException as error:
-            status = int(error.status or 0)
-            kind = (
-                AlreadyExists
-                if _answer(error).get("reason") == "AlreadyExists"
-                else _BY_STATUS.get(status, ClusterError)
-            )
-            raise kind(
-                f"{verb} {target}: {_server_message(error)}",
-                verb=verb,
-                target=target,
-                status=status or None,
-                retry_after_seconds=_retry_after(error),
-            ) from error
+        except urllib3.exceptions.SSLError as error:
+            # Another try would meet the same certificate.
+            raise ClusterError(f"{verb} {target}: {_cause(error)}", verb=verb, target=target, status=None) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(
                 f"the API server {self.host} does not answer ({verb} {target}): {_cause(error)}",
@@ -286,22 +239,122 @@ class Cluster:
                 status=None,
             ) from error
 
+    def _send(
+        self,
+        verb: str,
+        target: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        query: Mapping[str, str] | None,
+        accept: str,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request and return the answer, of which only the head is read; raise what the server refused."""
+        # Below the client's own calls, which differ between its releases, and repeat reads that are told to wait.
+        settings = self._client.configuration
+        content = "application/merge-patch+json" if verb == "patch" else "application/json"
+        headers = {"Accept": accept, "Content-Type": content, "User-Agent": self._client.user_agent}
+        if token := settings.auth_settings().get("BearerToken"):
+            headers["Authorization"] = token["value"]
+        answer: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+            _METHODS.get(verb, "GET"),
+            f"{settings.host}{path}{f'?{urlencode(query)}' if query else ''}",
+            body=None if body is None else json.dumps(body),
+            headers=headers,
+            timeout=self._timeout,
+            preload_content=False,
+            redirect=False,
+        )
+        if not 200 <= answer.status <= 299:
+            raise _refused(verb, target, answer)
+        return answer
 
-_CORE: Final[Mapping[str, str]] = {
-    "configmaps": "config_map",
-    "limitranges": "limit_range",
-    "namespaces": "namespace",
-    "nodes": "node",
-    "resourcequotas": "resource_quota",
-    "serviceaccounts": "service_account",
-    "services": "service",
-}
-"""What the client's methods call the resources of the core group."""
+    # The calls by kind, until their callers use those above.
 
-_BOUNDED: Final[Mapping[str, Any]] = {
-    "_preload_content": False,
-    "_request_timeout": (CONNECT_SECONDS, READ_SECONDS),
-}
+    def create_job(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a Job and return it as the server stored it."""
+        return self.request("create", resource("batch/v1", "jobs", manifest["metadata"]["namespace"]), body=manifest)
+
+    def get_job(self, namespace: str, name: str) -> dict[str, Any]:
+        """Return a Job."""
+        return self.request("get", resource("batch/v1", "jobs", namespace, name))
+
+    def delete_object(self, kind: str, namespace: str, name: str) -> None:
+        """Delete one of ``jobs``, ``pods``, ``configmaps`` with all it owns; one that is gone already is no error."""
+        self.delete(_of_kind(kind, namespace, name))
+
+    def create_config_map(self, manifest: Mapping[str, Any]) -> None:
+        """Create a ConfigMap."""
+        self.request("create", resource("v1", "configmaps", manifest["metadata"]["namespace"]), body=manifest)
+
+    def list_objects(self, kind: str, namespace: str, **selector: str) -> dict[str, Any]:
+        """Return the ``jobs``, ``pods``, ``configmaps`` or ``events`` that a label or field selector names."""
+        return self.request("list", _of_kind(kind, namespace), query=_selectors(selector))
+
+    def watch(self, kind: str, namespace: str, **selector: str) -> Watch:
+        """Watch ``pods`` or ``events`` that a ``label_selector`` or ``field_selector`` names."""
+        return self.watch_path(_of_kind(kind, namespace), query=_selectors(selector))
+
+    def read(self, group: str, kind: str, *, namespace: str = "", name: str = "") -> dict[str, Any]:
+        """Return an object of a group's ``v1``, or without a name the list of all."""
+        path = resource(f"{group}/v1".lstrip("/"), kind, namespace, name)
+        return self.request("get" if name else "list", path)
+
+    def create(
+        self, group: str, kind: str, manifest: Mapping[str, Any], *, namespace: str = "", dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Create an object of a group's ``v1``, or have the API server only say whether it would."""
+        path = resource(f"{group}/v1".lstrip("/"), kind, namespace)
+        return self.request("create", path, body=manifest, query={"dryRun": "All"} if dry_run else {})
+
+    def get_version(self) -> dict[str, Any]:
+        """Return the version of the API server."""
+        return self.request("get", VERSION)
+
+    def follow_log(self, namespace: str, pod: str, container: str) -> Stream:
+        """Follow a container's log from its beginning, byte for byte."""
+        path = resource("v1", "pods", namespace, pod, "log")
+        return self.stream("get", path, query={"container": container, "follow": "true"})
+
+
+def _of_kind(kind: str, namespace: str, name: str = "") -> str:
+    return resource("batch/v1" if kind == "jobs" else "v1", kind, namespace, name)
+
+
+def _selectors(given: Mapping[str, str]) -> dict[str, str]:
+    return {key.replace("_selector", "Selector"): value for key, value in given.items()}
+
+
+_BOUNDED: Final[Mapping[str, Any]] = {"_request_timeout": (CONNECT_SECONDS, READ_SECONDS)}
+
+
+def resource(group_version: str, plural: str, namespace: str = "", name: str = "", sub: str = "") -> str:
+    """Return the path of an object, of all objects of a kind, or of an object's subresource.
+
+    Args:
+        group_version: For example ``batch/v1``; the core group is ``v1``.
+        plural: The kind in lower case and plural, for example ``jobs``.
+        namespace: Namespace; empty for a kind of the cluster, or for all namespaces.
+        name: Name of the object.
+        sub: Subresource, for example ``log``.
+    """
+    root = "apis" if "/" in group_version else "api"
+    parts = ("namespaces", namespace, plural, name, sub) if namespace else (plural, name, sub)
+    return f"/{root}/{group_version}/" + "/".join(quote(part, safe="") for part in parts if part)
+
+
+_PATH: Final = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?"
+)
+
+
+def _target(path: str, body: Mapping[str, Any] | None = None) -> str:
+    """Return what a call is about as people write it, for example ``jobs.batch box/x`` or ``pods/log box/x``."""
+    if (found := _PATH.fullmatch(path)) is None:
+        return path.strip("/")
+    kind = "/".join(filter(None, (found["plural"], found["sub"]))) + (f".{found['group']}" if found["group"] else "")
+    name = found["name"] or ((body or {}).get("metadata") or {}).get("name")
+    return " ".join(filter(None, (kind, "/".join(filter(None, (found["namespace"], name))))))
 
 
 def connect(kubeconfig_path: str | None = None, context: str | None = None) -> Cluster:
@@ -321,7 +374,7 @@ def connect(kubeconfig_path: str | None = None, context: str | None = None) -> C
     settings.retries = False
     settings.connection_pool_maxsize = _POOL_SIZE
     settings.socket_options = list(_KEEP_ALIVE)
-    return Cluster(client.ApiClient(settings), lambda: load(settings))
+    return Cluster(client.ApiClient(settings), lambda: load(settings), read_seconds=_BOUNDED["_request_timeout"][1])
 
 
 def _source(kubeconfig_path: str | None, context: str | None) -> Callable[[client.Configuration], None]:
@@ -383,41 +436,32 @@ def _in_cluster() -> bool:
     return True
 
 
-def _qualified(resource: str, group: str) -> str:
-    return f"{resource}.{group}" if group else resource
-
-
-def _read(response: Any) -> bytes:
+def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
     """Return the whole answer; a connection goes back to the pool only once it is read."""
-    data: bytes = response.data
-    return data
+    return answer.data
 
 
-def _document(response: Any) -> dict[str, Any]:
+def _refused(verb: str, target: str, answer: urllib3.BaseHTTPResponse) -> ClusterError:
+    """Return the error for an answer that is no success, with the API server's own sentence.
+
+    The sentence names the quota, the policy or the verb.
+    """
     try:
-        found = json.loads(_read(response))
-    except ValueError as error:
-        raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
-    return found if isinstance(found, dict) else {}
-
-
-def _answer(error: ApiException) -> dict[str, Any]:
-    """Return the Status object in an error's body, or nothing."""
-    body = error.body
-    try:
-        found = json.loads(body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or ""))
+        found = json.loads(_read(answer).decode("utf-8", "replace"))
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = None
+    status = found if isinstance(found, dict) else {}
+    kind = _BY_STATUS.get(answer.status, ClusterError)
+    return (AlreadyExists if status.get("reason") == "AlreadyExists" else kind)(
+        f"{verb} {target}: {status.get('message') or f'HTTP {answer.status} {answer.reason}'}",
+        verb=verb,
+        target=target,
+        status=answer.status,
+        retry_after_seconds=_retry_after(answer.headers.get("Retry-After") or ""),
+    )
 
 
-def _server_message(error: ApiException) -> str:
-    """Return the API server's own sentence, which names the quota, the policy or the verb."""
-    return str(_answer(error).get("message") or f"HTTP {error.status} {error.reason}")
-
-
-def _retry_after(error: ApiException) -> float | None:
-    value = str((error.headers or {}).get("Retry-After") or "").strip()
+def _retry_after(value: str) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
