@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -105,17 +106,7 @@ class Cluster:
         Raises:
             ClusterError: the server refused the call, or gave no whole answer.
         """
-        target = _target(path, body)
-
-        def call() -> dict[str, Any]:
-            data = _read(self._send(verb, target, path, body, query, accept))
-            try:
-                found = json.loads(data)
-            except ValueError as error:
-                raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
-            return found if isinstance(found, dict) else {}
-
-        return self._renewing_once(verb, target, call)
+        return self._call(verb, path, _document, body, query, accept)
 
     def delete(self, path: str) -> None:
         """Delete an object with all that it owns; one that is gone already is no error."""
@@ -144,12 +135,7 @@ class Cluster:
             ClusterError: the server refused the call, or did not begin to answer.
         """
         del wake  # until streams take it
-        target = _target(path)
-
-        def call() -> Stream:
-            return Stream(self._send(verb, target, path, None, query, "*/*"))
-
-        return self._renewing_once(verb, target, call)
+        return self._call(verb, path, Stream, query=query, accept="*/*")
 
     def watch_path(self, path: str, *, query: Mapping[str, str], wake: Callable[[], None] = lambda: None) -> Watch:
         """Watch the objects of a list that ``query`` selects.
@@ -167,13 +153,12 @@ class Cluster:
     def now(self) -> datetime:
         """Return the time on the API server's clock, which stamps all objects; this machine's may be wrong."""
 
-        def call() -> str:
-            answer = self._send("get", "version", VERSION, None, None, "application/json")
+        def date(answer: urllib3.BaseHTTPResponse) -> str:
             _read(answer)
-            return str(answer.headers.get("Date", ""))
+            return answer.headers.get("Date", "")
 
         try:
-            return parsedate_to_datetime(self._renewing_once("get", "version", call)).astimezone(UTC)
+            return parsedate_to_datetime(self._call("get", VERSION, date)).astimezone(UTC)
         except ValueError:
             return datetime.now(UTC)
 
@@ -181,20 +166,29 @@ class Cluster:
         """Close idle connections."""
         self._client.rest_client.pool_manager.clear()
 
-    def _renewing_once(self, verb: str, target: str, call: Callable[[], T]) -> T:
-        """Make a call; if its credentials are refused, once more with renewed ones.
+    def _call(
+        self,
+        verb: str,
+        path: str,
+        use: Callable[[urllib3.BaseHTTPResponse], T],
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        accept: str = "application/json",
+    ) -> T:
+        """Return what is made of the answer to a call; refused credentials are renewed once.
 
         Kubeconfig plugins and mounted tokens live shorter than executors.
         """
+        once = partial(self._call_once, verb, path, use, body, query, accept)
         renewals = self._renewals
         try:
-            return self._mapped(verb, target, call)
+            return once()
         except (Unauthorized, Forbidden) as error:
             # A plugin that failed gave no token at all.
             if isinstance(error, Forbidden) and "system:anonymous" not in error.message:
                 raise
             self._renew_once(renewals)
-            return self._mapped(verb, target, call)
+            return once()
 
     def _renew_once(self, renewals: int) -> None:
         """Read the credentials again, unless another thread has done so since this many renewals."""
@@ -207,10 +201,35 @@ class Cluster:
                 log.warning("the credentials could not be read again: %s", error)
             self._renewals += 1
 
-    def _mapped(self, verb: str, target: str, call: Callable[[], T]) -> T:
-        """Make a call; turn the errors of the HTTP library into ours."""
+    def _call_once(
+        self,
+        verb: str,
+        path: str,
+        use: Callable[[urllib3.BaseHTTPResponse], T],
+        body: Mapping[str, Any] | None,
+        query: Mapping[str, str] | None,
+        accept: str,
+    ) -> T:
+        target = _target(path, body)
+        settings = self._client.configuration
+        content = "application/merge-patch+json" if verb == "patch" else "application/json"
+        headers = {"Accept": accept, "Content-Type": content, "User-Agent": self._client.user_agent}
+        if token := settings.auth_settings().get("BearerToken"):
+            headers["Authorization"] = token["value"]
         try:
-            return call()
+            # Below the client's own calls: they differ between its releases, and some repeat what is told to wait.
+            answer: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+                _METHODS.get(verb, "GET"),
+                f"{settings.host}{path}" + (f"?{urlencode(query)}" if query else ""),
+                body=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=self._timeout,
+                preload_content=False,
+                redirect=False,  # neither code nor token goes where another server points
+            )
+            if not 200 <= answer.status <= 299:
+                raise _refused(verb, target, answer)
+            return use(answer)
         except urllib3.exceptions.SSLError as error:
             # Another try would meet the same certificate.
             raise ClusterError(f"{verb} {target}: {cause(error)}", verb=verb, target=target, status=None) from error
@@ -222,35 +241,6 @@ class Cluster:
                 target=target,
                 status=None,
             ) from error
-
-    def _send(
-        self,
-        verb: str,
-        target: str,
-        path: str,
-        body: Mapping[str, Any] | None,
-        query: Mapping[str, str] | None,
-        accept: str,
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a request and return the answer, of which only the head is read; raise what the server refused."""
-        # Below the client's own calls, which differ between its releases, and repeat reads that are told to wait.
-        settings = self._client.configuration
-        content = "application/merge-patch+json" if verb == "patch" else "application/json"
-        headers = {"Accept": accept, "Content-Type": content, "User-Agent": self._client.user_agent}
-        if token := settings.auth_settings().get("BearerToken"):
-            headers["Authorization"] = token["value"]
-        answer: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
-            _METHODS.get(verb, "GET"),
-            f"{settings.host}{path}{f'?{urlencode(query)}' if query else ''}",
-            body=None if body is None else json.dumps(body),
-            headers=headers,
-            timeout=self._timeout,
-            preload_content=False,
-            redirect=False,
-        )
-        if not 200 <= answer.status <= 299:
-            raise _refused(verb, target, answer)
-        return answer
 
     # The calls by kind, until their callers use those above.
 
@@ -356,6 +346,15 @@ def connect(
 def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
     """Return the whole answer; a connection goes back to the pool only once it is read."""
     return answer.data
+
+
+def _document(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    data = _read(answer)
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _refused(verb: str, target: str, answer: urllib3.BaseHTTPResponse) -> ClusterError:
