@@ -99,7 +99,7 @@ def _read_kubeconfig(
     # The first file that has a current context decides; the client would take the last one's
     # (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files).
     chosen = context or next(filter(None, (file.get("current-context") for file in merger.config_files.values())), None)
-    loader = _kube.KubeConfigLoader(found, active_context=chosen)
+    loader = _loader(found, chosen)
     loader.load_and_set(settings)
     user = loader.current_context["context"].get("user")
     entry = found["users"].get_with_name(user, safe=True)
@@ -117,9 +117,14 @@ def _read_kubeconfig(
         if used and settings.host not in (servers.get(item["cluster"], settings.host) for item in used):
             raise ConfigException(f"{entry.path} has user {user!r} for another server now")
         pinned = _kube.ConfigNode("kubeconfig", {**found.value, "users": now.value["users"]})
-        _kube.KubeConfigLoader(pinned, active_context=chosen).load_and_set(into)
+        _loader(pinned, chosen).load_and_set(into)
 
     return read_again
+
+
+def _loader(found: Any, context: str | None) -> Any:
+    # Without a base path, each file's paths are relative to that file.
+    return _kube.KubeConfigLoader(found, active_context=context, config_base_path=None)
 
 
 def _in_pod() -> bool:
