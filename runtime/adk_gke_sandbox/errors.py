@@ -97,3 +97,10 @@ class Gone(ClusterError):
 
 class Unreachable(ClusterError):
     """No answer: connection refused, reset, timed out, or a name that does not resolve."""
+
+
+def cause(error: BaseException) -> str:
+    """Return what another library's error says, in one line of at most 300 characters."""
+    text = " ".join(str(getattr(error, "reason", None) or error).split())[:300]
+    # The words of the operating system are at the end of such a message, behind the library's own objects.
+    return text.rpartition(": ")[2] if "Errno" in text or "NewConnectionError" in text else text

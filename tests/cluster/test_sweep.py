@@ -23,7 +23,13 @@ from tests.cluster.test_calls import Call, call_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
-IMPATIENT = "from adk_gke_sandbox import cli, sweep; sweep.ORPHAN_SECONDS = sweep.GRACE_SECONDS = 1.0; cli.main()"
+IMPATIENT = """
+from adk_gke_sandbox.cli.main import main
+from adk_gke_sandbox.cluster import sweep
+
+sweep.ORPHAN_SECONDS = sweep.GRACE_SECONDS = 1.0
+main()
+"""
 """The command, without the minute that it leaves to Kubernetes' own controllers."""
 
 ORPHAN, SUSPENDED, ALIVE = "sandbox-orphan", "sandbox-suspended", "sandbox-alive"

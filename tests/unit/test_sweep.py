@@ -1,16 +1,20 @@
-"""What counts as left behind; the lists themselves are asked for on the real cluster."""
+"""What counts as left behind, and how the server is asked for it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adk_gke_sandbox.cluster import manifests, sweep
+from adk_gke_sandbox.cluster.api import connect
 from adk_gke_sandbox.cluster.sweep import GRACE_SECONDS, ORPHAN_SECONDS, Leftover, leftovers
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTION_LABEL
+from adk_gke_sandbox.errors import Gone
+from tests.unit.loopback import Asked, kubeconfig, serving, status
 
 NOW = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = ExecutorConfig(namespace="box", schedule_timeout_seconds=100, timeout_seconds=200)
@@ -123,30 +127,66 @@ def test_an_object_without_a_readable_age_is_left_alone() -> None:
     assert leftovers({"jobs": [odd]}, NOW) == []
 
 
-class Lists:
-    """A cluster that lists what it was given, and tells what it was asked."""
+SELECTOR = "app.kubernetes.io/name=adk-gke-sandbox,app.kubernetes.io/managed-by=adk-gke-sandbox"
+
+
+class Namespace:
+    """What an API server holds in one namespace; it lists pages of two, and what is in Jobs alone."""
 
     def __init__(self, **objects: list[dict[str, Any]]) -> None:
         self.objects = objects
-        self.asked: list[tuple[str, str, str]] = []
+        self.forgets: set[str] = set()
+        """Continue tokens that are too old, once."""
 
-    def list_objects(self, kind: str, namespace: str, *, label_selector: str) -> dict[str, Any]:
-        self.asked.append((kind, namespace, label_selector))
-        return {"items": self.objects.get(kind, [])}
+    def answer(self, asked: Asked) -> Any:
+        root, kind = asked.path.split("/namespaces/box/") if "box" in asked.path else (asked.path, "")
+        if root == "/version/":
+            return 200, {}, {"Date": f"{NOW:%a, %d %b %Y %H:%M:%S} GMT"}
+        assert root == ("/apis/batch/v1" if kind == "jobs" else "/api/v1")
+        if kind != "jobs" and asked.headers["Accept"] != sweep.METADATA:
+            return status(406, "NotAcceptable", "there is code in it")
+        if asked.query["labelSelector"] != SELECTOR or asked.query["limit"] != "500":
+            return status(400, "BadRequest", "too much")
+        token = asked.query.get("continue", "0")
+        if token in self.forgets:
+            self.forgets.remove(token)
+            return status(410, "Expired", "the provided continue parameter is too old")
+        items = self.objects.get(kind, [])
+        after = int(token) + 2
+        more = {"continue": str(after)} if after < len(items) else {}
+        return 200, {"metadata": more, "items": items[after - 2 : after] or None}
 
-    def now(self) -> datetime:
-        return NOW
+
+def swept(tmp_path: Path, held: Namespace, **given: Any) -> tuple[list[str], list[str]]:
+    """Return the names of what was found, and the kinds that were listed, in order."""
+    with serving(held.answer) as server:
+        cluster = connect(kubeconfig(tmp_path / "kubeconfig", "a", a=server.url))
+        found = sweep.find(cluster, "box", **given)
+        listed = [asked.path.rpartition("/")[2] for asked in server.asked if "labelSelector" in asked.query]
+    return sorted(leftover.name for leftover in found), listed
 
 
-def test_only_objects_with_the_packages_labels_in_one_namespace_are_asked_for_jobs_last() -> None:
-    cluster: Any = Lists()
-    assert sweep.find(cluster, "box") == []
-    selector = "app.kubernetes.io/name=adk-gke-sandbox,app.kubernetes.io/managed-by=adk-gke-sandbox"
-    assert cluster.asked == [(kind, "box", selector) for kind in ("configmaps", "pods", "jobs")]
+def test_lists_come_without_content_in_pages_jobs_last(tmp_path: Path) -> None:
+    five = [f"gone-{number}" for number in range(5)]
+    held = Namespace(
+        jobs=[job("old", DUE + 100)],
+        pods=[pod(name, 100) for name in five[:2]],
+        configmaps=[config_map(name, 100) for name in five],
+    )
+    expected = ["gone-0-x7z", "gone-1-x7z", "old", *(f"{name}-0" for name in five)]
+    assert swept(tmp_path, held) == (sorted(expected), ["configmaps"] * 3 + ["pods", "jobs"])
 
 
-def test_an_object_that_belongs_to_no_execution_is_not_looked_at() -> None:
+def test_a_list_that_the_server_has_forgotten_is_begun_again_once(tmp_path: Path) -> None:
+    held = Namespace(configmaps=[config_map(name, 100) for name in "abc"])
+    held.forgets = {"2"}
+    assert swept(tmp_path, held) == (["a-0", "b-0", "c-0"], ["configmaps"] * 4 + ["pods", "jobs"])
+    held.forgets = {"0", "2"}
+    with pytest.raises(Gone):
+        swept(tmp_path, held)
+
+
+def test_an_object_that_belongs_to_no_execution_is_not_looked_at(tmp_path: Path) -> None:
     stray = job("a", 10**6)
     del stray["metadata"]["labels"][EXECUTION_LABEL]
-    cluster: Any = Lists(jobs=[stray])
-    assert sweep.find(cluster, "box", older_than_seconds=1) == []
+    assert swept(tmp_path, Namespace(jobs=[stray]), older_than_seconds=1)[0] == []

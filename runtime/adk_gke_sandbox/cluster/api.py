@@ -1,7 +1,7 @@
-"""The Kubernetes API as this package uses it; the only module that imports ``kubernetes``.
+"""The Kubernetes API as one call: a verb, a path, a document.
 
-It sends and receives. What to send is decided in ``manifests`` and ``job``, what an answer means in
-``diagnosis``. The process-wide configuration of the Kubernetes client is never touched.
+It sends and receives. What to send is decided by the callers and ``manifests``, what an answer means in ``diagnosis``,
+which server is asked and as whom in ``credentials``.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ import contextlib
 import json
 import logging
 import math
-import os
 import re
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import urllib3
-from kubernetes import client, config
-from kubernetes.config.config_exception import ConfigException
 
+from adk_gke_sandbox.cluster import credentials
 from adk_gke_sandbox.cluster.streams import Stream, Watch
 from adk_gke_sandbox.errors import (
     AlreadyExists,
@@ -35,6 +33,7 @@ from adk_gke_sandbox.errors import (
     NotFound,
     Unauthorized,
     Unreachable,
+    cause,
 )
 
 log: Final = logging.getLogger("adk_gke_sandbox")
@@ -43,26 +42,12 @@ T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
-_KEEP_ALIVE: Final = tuple(
-    (level, getattr(socket, option), value)
-    for level, option, value in (
-        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),
-        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-    )
-    if hasattr(socket, option)
-)
-"""A stream whose other end has vanished without a word ends after 30 s instead of never."""
-
 VERSION: Final = "/version/"
 """Path of the API server's version, which everybody may read."""
 
 _METHODS: Final[Mapping[str, str]] = {"create": "POST", "delete": "DELETE", "patch": "PATCH"}
 """HTTP methods of the verbs that are not ``GET``."""
 
-_POOL_SIZE: Final = 64
 _BY_STATUS: Final[Mapping[int, type[ClusterError]]] = {
     401: Unauthorized,
     403: Forbidden,
@@ -77,7 +62,7 @@ class Cluster:
 
     def __init__(
         self,
-        api_client: client.ApiClient,
+        api_client: credentials.ApiClient,
         renew: Callable[[], None] = lambda: None,
         *,
         read_seconds: float = READ_SECONDS,
@@ -121,17 +106,7 @@ class Cluster:
         Raises:
             ClusterError: the server refused the call, or gave no whole answer.
         """
-        target = _target(path, body)
-
-        def call() -> dict[str, Any]:
-            data = _read(self._send(verb, target, path, body, query, accept))
-            try:
-                found = json.loads(data)
-            except ValueError as error:
-                raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
-            return found if isinstance(found, dict) else {}
-
-        return self._renewing_once(verb, target, call)
+        return self._call(verb, path, _document, body, query, accept)
 
     def delete(self, path: str) -> None:
         """Delete an object with all that it owns; one that is gone already is no error."""
@@ -159,12 +134,7 @@ class Cluster:
         Raises:
             ClusterError: the server refused the call, or did not begin to answer.
         """
-        target = _target(path)
-
-        def call() -> Stream:
-            return Stream(self._send(verb, target, path, None, query, "*/*"), wake)
-
-        return self._renewing_once(verb, target, call)
+        return self._call(verb, path, lambda response: Stream(response, wake), query=query, accept="*/*")
 
     def watch_path(self, path: str, *, query: Mapping[str, str], wake: Callable[[], None] = lambda: None) -> Watch:
         """Watch the objects of a list that ``query`` selects.
@@ -182,13 +152,12 @@ class Cluster:
     def now(self) -> datetime:
         """Return the time on the API server's clock, which stamps all objects; this machine's may be wrong."""
 
-        def call() -> str:
-            answer = self._send("get", "version", VERSION, None, None, "application/json")
+        def date(answer: urllib3.BaseHTTPResponse) -> str:
             _read(answer)
-            return str(answer.headers.get("Date", ""))
+            return answer.headers.get("Date", "")
 
         try:
-            return parsedate_to_datetime(self._renewing_once("get", "version", call)).astimezone(UTC)
+            return parsedate_to_datetime(self._call("get", VERSION, date)).astimezone(UTC)
         except ValueError:
             return datetime.now(UTC)
 
@@ -196,20 +165,29 @@ class Cluster:
         """Close idle connections."""
         self._client.rest_client.pool_manager.clear()
 
-    def _renewing_once(self, verb: str, target: str, call: Callable[[], T]) -> T:
-        """Make a call; if its credentials are refused, once more with renewed ones.
+    def _call(
+        self,
+        verb: str,
+        path: str,
+        use: Callable[[urllib3.BaseHTTPResponse], T],
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        accept: str = "application/json",
+    ) -> T:
+        """Return what is made of the answer to a call; refused credentials are renewed once.
 
         Kubeconfig plugins and mounted tokens live shorter than executors.
         """
+        once = partial(self._call_once, verb, path, use, body, query, accept)
         renewals = self._renewals
         try:
-            return self._mapped(verb, target, call)
+            return once()
         except (Unauthorized, Forbidden) as error:
             # A plugin that failed gave no token at all.
             if isinstance(error, Forbidden) and "system:anonymous" not in error.message:
                 raise
             self._renew_once(renewals)
-            return self._mapped(verb, target, call)
+            return once()
 
     def _renew_once(self, renewals: int) -> None:
         """Read the credentials again, unless another thread has done so since this many renewals."""
@@ -222,50 +200,46 @@ class Cluster:
                 log.warning("the credentials could not be read again: %s", error)
             self._renewals += 1
 
-    def _mapped(self, verb: str, target: str, call: Callable[[], T]) -> T:
-        """Make a call; turn the errors of the HTTP library into ours."""
-        try:
-            return call()
-        except urllib3.exceptions.SSLError as error:
-            # Another try would meet the same certificate.
-            raise ClusterError(f"{verb} {target}: {_cause(error)}", verb=verb, target=target, status=None) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(
-                f"the API server {self.host} does not answer ({verb} {target}): {_cause(error)}",
-                "Check that the cluster runs and that the kubeconfig names it",
-                verb=verb,
-                target=target,
-                status=None,
-            ) from error
-
-    def _send(
+    def _call_once(
         self,
         verb: str,
-        target: str,
         path: str,
+        use: Callable[[urllib3.BaseHTTPResponse], T],
         body: Mapping[str, Any] | None,
         query: Mapping[str, str] | None,
         accept: str,
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a request and return the answer, of which only the head is read; raise what the server refused."""
-        # Below the client's own calls, which differ between its releases, and repeat reads that are told to wait.
+    ) -> T:
+        target = _target(path, body)
         settings = self._client.configuration
         content = "application/merge-patch+json" if verb == "patch" else "application/json"
         headers = {"Accept": accept, "Content-Type": content, "User-Agent": self._client.user_agent}
         if token := settings.auth_settings().get("BearerToken"):
             headers["Authorization"] = token["value"]
-        answer: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
-            _METHODS.get(verb, "GET"),
-            f"{settings.host}{path}{f'?{urlencode(query)}' if query else ''}",
-            body=None if body is None else json.dumps(body),
-            headers=headers,
-            timeout=self._timeout,
-            preload_content=False,
-            redirect=False,
-        )
-        if not 200 <= answer.status <= 299:
-            raise _refused(verb, target, answer)
-        return answer
+        try:
+            # Below the client's own calls: they differ between its releases, and some repeat what is told to wait.
+            answer: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+                _METHODS.get(verb, "GET"),
+                f"{settings.host}{path}" + (f"?{urlencode(query)}" if query else ""),
+                body=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=self._timeout,
+                preload_content=False,
+                redirect=False,  # neither code nor token goes where another server points
+            )
+            if not 200 <= answer.status <= 299:
+                raise _refused(verb, target, answer)
+            return use(answer)
+        except urllib3.exceptions.SSLError as error:
+            # Another try would meet the same certificate.
+            raise ClusterError(f"{verb} {target}: {cause(error)}", verb=verb, target=target, status=None) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(
+                f"the API server {self.host} does not answer ({verb} {target}): {cause(error)}",
+                "Check that the cluster runs and that the kubeconfig names it",
+                verb=verb,
+                target=target,
+                status=None,
+            ) from error
 
     # The calls by kind, until their callers use those above.
 
@@ -337,9 +311,8 @@ def resource(group_version: str, plural: str, namespace: str = "", name: str = "
         sub: Subresource, for example ``log``.
     """
     root = "apis" if "/" in group_version else "api"
-    scope = ("namespaces", namespace) if namespace else ()
-    parts = filter(None, (*scope, plural, name, sub))
-    return "/".join(("", root, group_version, *(quote(part, safe="") for part in parts)))
+    parts = ("namespaces", namespace, plural, name, sub) if namespace else (plural, name, sub)
+    return f"/{root}/{group_version}/" + "/".join(quote(part, safe="") for part in parts if part)
 
 
 _PATH: Final = re.compile(
@@ -357,88 +330,30 @@ def _target(path: str, body: Mapping[str, Any] | None = None) -> str:
     return " ".join(filter(None, (kind, "/".join(filter(None, (found["namespace"], name))))))
 
 
-def connect(kubeconfig_path: str | None = None, context: str | None = None) -> Cluster:
-    """Return a connection.
-
-    An explicit path is used with its context, or its current one. A context alone selects one of the default
-    kubeconfig (``KUBECONFIG``, else ``~/.kube/config``). With neither, the pod's own ServiceAccount is used
-    where there is one, else the default kubeconfig.
+def connect(
+    kubeconfig_path: str | None = None, context: str | None = None, *, read_seconds: float | None = None
+) -> Cluster:
+    """Return a connection to the API server that ``credentials.resolve`` names.
 
     Raises:
         ConfigError: no kubeconfig there, or no such context in it.
     """
-    settings = client.Configuration()
-    load = _source(kubeconfig_path, context)
-    load(settings)
-    # The retries of urllib3 would repeat calls that are not safe to repeat, and wait without looking at the clock.
-    settings.retries = False
-    settings.connection_pool_maxsize = _POOL_SIZE
-    settings.socket_options = list(_KEEP_ALIVE)
-    return Cluster(client.ApiClient(settings), lambda: load(settings), read_seconds=_BOUNDED["_request_timeout"][1])
-
-
-def _source(kubeconfig_path: str | None, context: str | None) -> Callable[[client.Configuration], None]:
-    """Return what reads server and credentials into settings, now and whenever they have to be renewed."""
-    loader: Any = config
-    in_cluster = kubeconfig_path is None and context is None and _in_cluster()
-
-    def load(settings: client.Configuration) -> None:
-        try:
-            if in_cluster:
-                loader.load_incluster_config(client_configuration=settings)
-            else:
-                # The client reads KUBECONFIG once, at its import.
-                file = kubeconfig_path or os.environ.get("KUBECONFIG") or "~/.kube/config"
-                loader.load_kube_config(
-                    config_file=file,
-                    context=context or _current_context(file),
-                    client_configuration=settings,
-                    persist_config=False,
-                )
-        # A broken file makes the loader raise whatever its lines run into.
-        except Exception as error:
-            where = f"kubeconfig {kubeconfig_path}" if kubeconfig_path else "the default kubeconfig"
-            what = f", context {context!r}" if context else ""
-            raise ConfigError(
-                f"cannot use {'the token of this pod' if in_cluster else where}{what}: {_cause(error)}",
-                "Give kubeconfig_path and kubeconfig_context of a cluster you can reach",
-            ) from error
-        # The client's own hook would run the kubeconfig's plugin before each call in a token's last five minutes;
-        # a 401 renews it once, for all threads.
-        settings.refresh_api_key_hook = None
-
-    return load
-
-
-def _current_context(file: str) -> str | None:
-    """Return the current context of several kubeconfigs: the first one's, where the client takes the last one's.
-
-    https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files
-    """
-    loader: Any = config
-    for path in file.split(os.pathsep) if os.pathsep in file else ():
-        try:
-            return str(loader.list_kube_config_contexts(config_file=path)[1]["name"])
-        except ConfigException:
-            continue
-    return None
-
-
-def _in_cluster() -> bool:
-    """Return whether this is a pod with a ServiceAccount's token."""
-    loader: Any = config
-    try:
-        loader.load_incluster_config(client_configuration=client.Configuration())
-    except ConfigException:
-        return False
-    except OSError:
-        return True  # and that it cannot be read is the error to show
-    return True
+    client, renew = credentials.resolve(kubeconfig_path, context)
+    return Cluster(client, renew, read_seconds=read_seconds or _BOUNDED["_request_timeout"][1])
 
 
 def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
     """Return the whole answer; a connection goes back to the pool only once it is read."""
     return answer.data
+
+
+def _document(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    data = _read(answer)
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _refused(verb: str, target: str, answer: urllib3.BaseHTTPResponse) -> ClusterError:
@@ -467,9 +382,3 @@ def _retry_after(value: str) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
-
-
-def _cause(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    text = " ".join(str(reason or error).split())[:300]
-    return text.rpartition(": ")[2] if "Errno" in text or "NewConnectionError" in text else text

@@ -13,12 +13,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from adk_gke_sandbox.cluster.api import Cluster
+from adk_gke_sandbox.cluster.api import Cluster, resource
 from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, EXECUTION_LABEL, MANAGED_BY_LABEL
-from adk_gke_sandbox.errors import Forbidden
+from adk_gke_sandbox.errors import Forbidden, Gone
 
 SELECTOR: Final = f"{APP_LABEL}={APP_NAME},{MANAGED_BY_LABEL}={APP_NAME}"
 KINDS: Final = ("jobs", "pods", "configmaps")
+METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Lists objects without what is in them: ConfigMaps hold everybody's code.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches
+"""
+
+PAGE: Final = 500
+"""Objects per answer, as kubectl asks for them; bounds the memory of both sides."""
+
 GRACE_SECONDS: Final = 30.0
 """How long after its deadline and TTL a Job may still be removed by its controllers."""
 
@@ -111,7 +120,7 @@ def remove(cluster: Cluster, leftover: Leftover) -> None:
         ClusterError: the deletion was refused.
     """
     with _named_permission():
-        cluster.delete_object(leftover.kind, leftover.namespace, leftover.name)
+        cluster.delete(_path(leftover.kind, leftover.namespace, leftover.name))
 
 
 @contextmanager
@@ -124,9 +133,29 @@ def _named_permission() -> Iterator[None]:
         raise
 
 
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    return resource("batch/v1" if kind == "jobs" else "v1", kind, namespace, name)
+
+
 def _list(cluster: Cluster, kind: str, namespace: str) -> list[dict[str, Any]]:
-    items = cluster.list_objects(kind, namespace, label_selector=SELECTOR).get("items") or []
-    return [item for item in items if _execution(item)]
+    try:
+        return list(_pages(cluster, kind, namespace))
+    except Gone:
+        # The server forgets after some minutes where a list was left off
+        # (https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks).
+        return list(_pages(cluster, kind, namespace))
+
+
+def _pages(cluster: Cluster, kind: str, namespace: str) -> Iterator[dict[str, Any]]:
+    query = {"labelSelector": SELECTOR, "limit": str(PAGE)}
+    # The deadline of a Job is in its spec.
+    accept = "application/json" if kind == "jobs" else METADATA
+    while True:
+        page = cluster.request("list", _path(kind, namespace), query=query, accept=accept)
+        yield from (item for item in page.get("items") or [] if _execution(item))
+        if not (more := (page.get("metadata") or {}).get("continue")):
+            return
+        query["continue"] = more
 
 
 def _execution(item: Mapping[str, Any]) -> str:
