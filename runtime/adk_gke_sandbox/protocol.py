@@ -1,92 +1,57 @@
-"""The request document and the reply frames: encode, decode, add up. No I/O.
+"""The request document, and what the frames of a reply add up to. No I/O.
 
-A reply is newline-delimited JSON. Each frame carries the request's nonce; a line without it is not a frame,
-whatever it looks like. What protects the stream is that the runner alone can write to it: the nonce makes an
-accident or a forgery evident, it is no secret from the program. Nothing that arrives makes this module raise.
+A reply is complete when its last frame has arrived, no number is missing before it, and as many bytes and files have
+arrived as it says were sent. Anything less is told as ``ReplyIncomplete``, never as success. Nothing that arrives makes
+this module raise.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import math
 import mimetypes
 import secrets
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from bisect import bisect_left, insort
+from dataclasses import asdict, dataclass, field
+from typing import Final
 
-from adk_gke_sandbox.execution import File, Outcome, Reason, Request
+from adk_gke_sandbox.decoder import (
+    UNPRINTABLE,
+    Decoder,
+    End,
+    Exit,
+    FilePart,
+    Frame,
+    Output,
+    Ready,
+    Started,
+    visible,
+)
+from adk_gke_sandbox.execution import CODE_REASONS, JOB_REPLY_BYTES, File, Outcome, Reason, Request
 
-VERSION: Final = 1
-LINE_BYTES: Final = 64 * 1024
-"""The longest line that can be a frame; the runner's stay below 16 KiB, but for the names of files left out."""
-
-REPLY_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of output and files that a transcript keeps; the runner's own caps are far below."""
+VERSION: Final = 2
+"""Of the request document and the frames."""
 
 NAME_BYTES: Final = 255
-"""The longest name of a file or folder on Linux (NAME_MAX)."""
+PATH_BYTES: Final = 4096
+"""The longest name of a file or folder on Linux (NAME_MAX), and the longest path (PATH_MAX)."""
 
-MESSAGE_CHARACTERS: Final = 300
-"""What is kept of a refused name."""
+REFUSED_MAX: Final = 50
+"""Files refused here that are named; the others are counted."""
 
-_UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode categories of controls, surrogates, and separators of lines and paragraphs."""
+NAME_CHARACTERS: Final = 300
+"""What is kept of the name of a file that is left out."""
 
-Json = Mapping[str, Any]
+_INCOMPLETE: Final = "a part of it did not arrive"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """The runner has read its request."""
-
-    pid: int
-    python: str
-    gvisor: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """From here on the program may have run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """Bytes of one stream; ``skipped`` bytes before them were cut out."""
-
-    stream: Literal["out", "err"]
-    data: bytes
-    skipped: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilePart:
-    """The next bytes of an output file."""
-
-    name: str
-    data: bytes
-    last: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """What came of the program; nothing follows."""
-
-    reason: Reason = Reason.SANDBOX_LOST
-    message: str = ""
-    started: bool = False
-    exit_code: int | None = None
-    signal: str = ""
-    left_out: tuple[str, ...] = ()
-    wall_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-
-
-Frame = Ready | Started | Output | FilePart | End
+_UNITS: Final = {
+    "out": "byte{s} of standard output",
+    "err": "byte{s} of standard error",
+    "files": "file{s}",
+    "file_bytes": "byte{s} of files",
+}
+"""What the ``end`` frame counts."""
 
 
 def new_nonce() -> str:
@@ -111,65 +76,46 @@ def encode_request(request: Request, nonce: str) -> bytes:
             "memory_bytes": request.memory_bytes,
             "cpu_count": request.cpu_count,
         },
-        "preload": [],
+        "reply_bytes": request.reply_bytes,
+        "gvisor": request.gvisor,
     }
     return json.dumps(document, separators=(",", ":")).encode("ascii")
 
 
-class Decoder:
-    """Turns chunks of a reply, cut anywhere, into frames.
+class Transcript:
+    """What a reply has told so far; complete once ``ended`` without a ``gap``, usable at any time.
+
+    Args:
+        nonce: The request's.
+        file_count: Output files that it keeps at the most.
+        reply_bytes: Bytes of output and files that it keeps at the most.
 
     Attributes:
-        ignored: Lines so far that were no frame of this reply.
+        started: Whether the program may have run.
+        kernel: Kernel of the sandbox; empty while it is unknown.
+        kept_bytes: Bytes of output and files so far.
     """
 
-    def __init__(self, nonce: str) -> None:
-        self.ignored = 0
-        self._nonce = nonce
-        self._rest = b""
-        self._skipping = False
-
-    def feed(self, chunk: bytes) -> list[Frame]:
-        """Return the frames that this chunk completes."""
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        frames = []
-        for line in lines:
-            frame = None if self._skipping else self._frame(line)
-            self._skipping = False
-            if frame is not None:
-                frames.append(frame)
-            else:
-                self.ignored += 1
-        # A line that is too long is dropped as it arrives, so that it cannot fill the memory.
-        self._skipping = self._skipping or len(rest) > LINE_BYTES
-        self._rest = b"" if self._skipping else rest
-        return frames
-
-    def _frame(self, line: bytes) -> Frame | None:
-        if len(line) > LINE_BYTES or not line.startswith(b"{"):
-            return None
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(found, dict) or found.get("n") != self._nonce:
-            return None
-        return _frame(found)
-
-
-class Transcript:
-    """What a reply has told so far; complete once ``ended``, usable at any time."""
-
-    def __init__(self, nonce: str, *, file_count: int = 50) -> None:
-        self._decoder = Decoder(nonce)
-        self._streams = {"out": bytearray(), "err": bytearray()}
-        self._dropped = {"out": 0, "err": 0}
-        self._open: dict[str, bytearray] = {}
-        self._files: list[File] = []
-        self._refused: dict[str, str] = {}
-        self._kept = 0
-        self._end: End | None = None
+    def __init__(self, nonce: str, *, file_count: int = 50, reply_bytes: int = JOB_REPLY_BYTES) -> None:
         self.started = False
+        self.kernel = ""
+        self.kept_bytes = 0
+        self._reply_bytes = reply_bytes
+        self._decoder = Decoder(nonce)
+        self._next = 0
+        self._missing = 0
+        self._streams = {"out": bytearray(), "err": bytearray()}
+        self._received = {"out": 0, "err": 0, "files": 0, "file_bytes": 0}
+        self._dropped = {"out": 0, "err": 0}
+        self._incoming: _Incoming | None = None
+        self._files = _Files(file_count)
+        self._exit: Exit | None = None
+        self._end: End | None = None
+
+    @property
+    def exited(self) -> bool:
+        """Whether it is known what became of the program; a part of its output or its files may be to come."""
+        return self._exit is not None
 
     @property
     def ended(self) -> bool:
@@ -177,79 +123,167 @@ class Transcript:
         return self._end is not None
 
     @property
-    def exited(self) -> bool:
-        """Whether the program has ended."""
-        return self.ended
-
-    @property
-    def gap(self) -> str:
-        """What is missing."""
-        return ""
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of output and files so far."""
-        return self._kept
-
-    @property
     def ignored(self) -> int:
         """Lines so far that were no frame of this reply."""
         return self._decoder.ignored
 
+    @property
+    def gap(self) -> str:
+        """What is missing so far, in words; nothing while all is there."""
+        missing = [_count(self._missing, "frame{s}")]
+        if self._end is not None:
+            for kind, unit in _UNITS.items():
+                short = getattr(self._end, kind) - self._received[kind]
+                missing.append(_count(short, unit) if short >= 0 else f"the right number of {unit.format(s='s')}")
+        return ", ".join(filter(None, missing))
+
     def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes of the reply; what follows the ``end`` frame is ignored."""
-        for frame in self._decoder.feed(chunk):
-            if self._end is None:
+        """Take in the next bytes of the reply; what follows the ``end`` frame is ignored, and a frame seen before."""
+        for number, frame in self._decoder.feed(chunk):
+            if self._end is None and number >= self._next:
+                self._missing += number - self._next
+                self._next = number + 1
                 self._take(frame)
 
     def _take(self, frame: Frame) -> None:
         match frame:
+            case Ready():
+                self.kernel = frame.kernel
             case Started():
                 self.started = True
             case Output():
-                if frame.skipped:
-                    self._dropped[frame.stream] += frame.skipped
-                    self._streams[frame.stream] += f"\n[... {frame.skipped} bytes left out ...]\n".encode()
-                self._streams[frame.stream] += self._kept_data(frame.data)
-            case FilePart() if fault := name_fault(frame.name):
-                self._refused[visible(frame.name)[-MESSAGE_CHARACTERS:]] = fault
+                self.started = True
+                self._take_output(frame)
             case FilePart():
-                content = self._open.setdefault(frame.name, bytearray())
-                content += self._kept_data(frame.data)
-                if frame.last:
-                    self._files.append(_file(frame.name, bytes(self._open.pop(frame.name))))
+                self.started = True
+                self._take_file(frame)
+            case Exit():
+                self.started = True
+                self._exit = self._exit or frame
             case End():
+                self._exit = self._exit or frame.verdict
                 self._end = frame
-                self.started = self.started or frame.started
+                self.started = self.started or frame.started or self._exit.exit_code is not None
 
-    def _kept_data(self, data: bytes) -> bytes:
-        data = data[: REPLY_BYTES - self._kept]
-        self._kept += len(data)
+    def _take_output(self, frame: Output) -> None:
+        stream = self._streams[frame.stream]
+        if frame.skipped and not self._dropped[frame.stream]:
+            # The runner cuts once.
+            self._dropped[frame.stream] = frame.skipped
+            stream += f"\n[... {frame.skipped} bytes left out ...]\n".encode()
+        data = self._kept(frame.data)
+        self._received[frame.stream] += len(data)
+        stream += data
+
+    def _take_file(self, frame: FilePart) -> None:
+        """Add to the file that is arriving; the runner sends one after the other."""
+        incoming = self._incoming
+        if incoming is None or incoming.name != frame.name or frame.at == 0:
+            if incoming is not None:
+                self._files.refuse(incoming.name, _INCOMPLETE)
+            self._incoming = incoming = _Incoming(frame.name)
+        data = self._kept(frame.data) if incoming.whole else b""
+        incoming.whole = incoming.whole and frame.at == len(incoming.content) and len(data) == len(frame.data)
+        incoming.content += data
+        if frame.last and incoming.whole:
+            self._incoming = None
+            self._received["files"] += 1
+            self._received["file_bytes"] += len(incoming.content)
+            self._files.add(incoming.name, bytes(incoming.content))
+
+    def _kept(self, data: bytes) -> bytes:
+        data = data[: self._reply_bytes - self.kept_bytes]
+        self.kept_bytes += len(data)
         return data
 
     def outcome(self, name: str) -> Outcome:
-        """Return what is known of the execution ``name``; without an ``end`` frame its sandbox is lost."""
-        end = self._end or End()
+        """Return what is known of the execution ``name``; without a word on its program its sandbox is lost."""
+        exit_, end = self._exit or Exit(), self._end or End()
+        reason, message = exit_.reason, exit_.message
+        missing = ", ".join(filter(None, (self.gap, "" if self._end else "its end")))
+        if missing and reason in CODE_REASONS:
+            reason, message = Reason.REPLY_INCOMPLETE, _incomplete(exit_, missing)
         return Outcome(
             name=name,
-            reason=end.reason,
-            message=end.message,
-            exit_code=end.exit_code,
-            signal=end.signal,
+            reason=reason,
+            message=message,
+            exit_code=exit_.exit_code,
+            signal=exit_.signal,
             started=self.started,
             stdout=bytes(self._streams["out"]),
             stderr=bytes(self._streams["err"]),
             stdout_dropped=self._dropped["out"],
             stderr_dropped=self._dropped["err"],
-            files=tuple(self._files),
-            files_left_out=(
-                *end.left_out,
-                *(f"{name}: {fault}" for name, fault in self._refused.items()),
-            ),
-            wall_seconds=end.wall_seconds,
+            files=self._files.kept,
+            files_left_out=(*end.left_out, *self._files.left_out, *self._incoming_left_out()),
+            wall_seconds=exit_.wall_seconds,
             cpu_seconds=end.cpu_seconds,
             peak_memory_bytes=end.peak_memory_bytes,
+            kernel=self.kernel,
         )
+
+    def _incoming_left_out(self) -> list[str]:
+        return [_entry(self._incoming.name, _INCOMPLETE)] if self._incoming else []
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A file of which not all has arrived; with a hole it is no longer whole."""
+
+    name: str
+    content: bytearray = field(default_factory=bytearray)
+    whole: bool = True
+
+
+class _Files:
+    """The output files that are kept, and the names of those that are not, with the reason."""
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._kept: dict[str, File] = {}
+        self._keys: list[str] = []
+        self._refused: list[str] = []
+        self._refused_more = 0
+
+    @property
+    def kept(self) -> tuple[File, ...]:
+        return tuple(self._kept.values())
+
+    @property
+    def left_out(self) -> list[str]:
+        return [*self._refused, *([f"and {self._refused_more} more"] if self._refused_more else [])]
+
+    def add(self, name: str, content: bytes) -> None:
+        """Keep a file under a name that is good, and that no other file has on any file system."""
+        # File systems of macOS and Windows ignore case, and some the way in which an accent is written.
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        fault = name_fault(name)
+        if not fault and self._clashes(key):
+            fault = "another file has this name, or one that some file systems take for the same"
+        if not fault and len(self._kept) >= self._count_max:
+            fault = f"more than {self._count_max} files"
+        if fault:
+            self.refuse(name, fault)
+            return
+        mime_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        self._kept[key] = File(name=name, content=content, mime_type=mime_type)
+        insort(self._keys, key)
+
+    def _clashes(self, key: str) -> bool:
+        """Return whether there is a file of this name, in a folder of this name, or with the name of its folder."""
+        after = bisect_left(self._keys, f"{key}/")
+        return (
+            key in self._kept
+            or (after < len(self._keys) and self._keys[after].startswith(f"{key}/"))
+            or any(key[:at] in self._kept for at, character in enumerate(key) if character == "/")
+        )
+
+    def refuse(self, name: str, fault: str) -> None:
+        """Name a file that is not kept; count it if there are many."""
+        if len(self._refused) < REFUSED_MAX:
+            self._refused.append(_entry(name, fault))
+        else:
+            self._refused_more += 1
 
 
 def name_fault(name: str) -> str:
@@ -259,84 +293,27 @@ def name_fault(name: str) -> str:
     """
     if any(part in ("", ".", "..") for part in name.split("/")):
         return "the name is not a relative path inside the working directory"
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
+    if any(unicodedata.category(character) in UNPRINTABLE for character in name):
         return "the name has control characters"
-    if max(len(part.encode()) for part in name.split("/")) > NAME_BYTES:
+    if len(name.encode()) > PATH_BYTES or max(len(part.encode()) for part in name.split("/")) > NAME_BYTES:
         return "the name is too long"
     return ""
 
 
-def visible(text: str) -> str:
-    """Return one line of text in which control characters and line separators are written as escapes."""
-    return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
-        for character in text
+def _entry(name: str, fault: str) -> str:
+    return f"{visible(name)[-NAME_CHARACTERS:]}: {fault}"
+
+
+def _count(number: int, unit: str) -> str:
+    """Return for example ``2 files``; nothing for 0."""
+    return f"{number} {unit.format(s='' if number == 1 else 's')}" if number else ""
+
+
+def _incomplete(verdict: Exit, missing: str) -> str:
+    """Return the message of a reply that lacks a part: how its program ended, what is missing, what to do."""
+    cause = verdict.message or verdict.signal
+    return (
+        f"the program ended with exit code {verdict.exit_code}{f' ({cause})' if cause else ''}, but a part of its "
+        f"reply did not arrive: {missing}. The node may have cut the sandbox's log: let the program write less, or "
+        "have containerLogMaxSize of the node's kubelet raised; run it again if it may run twice"
     )
-
-
-def _file(name: str, content: bytes) -> File:
-    return File(name=name, content=content, mime_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
-
-
-def _frame(found: Json) -> Frame | None:
-    """Return the frame that a JSON object is; a field of a wrong type counts as missing."""
-    kind = found.get("t")
-    if kind == "ready":
-        return Ready(
-            pid=_whole(found.get("pid")), python=_text(found.get("python")), gvisor=found.get("gvisor") is True
-        )
-    if kind == "started":
-        return Started()
-    if kind == "out" or kind == "err":
-        return Output(stream=kind, data=_data(found), skipped=_whole(found.get("skipped")))
-    if kind == "file" and _text(found.get("name")):
-        return FilePart(name=_text(found.get("name")), data=_data(found), last=found.get("last") is True)
-    return _end(found) if kind == "end" else None
-
-
-def _end(found: Json) -> End:
-    try:
-        reason = Reason(_text(found.get("reason")))
-    except ValueError:
-        reason = Reason.SANDBOX_LOST
-    code, left_out = found.get("exit_code"), found.get("left_out")
-    return End(
-        reason=reason,
-        message=_text(found.get("message")),
-        started=found.get("started") is True,
-        exit_code=code if type(code) is int else None,
-        signal=_text(found.get("signal")),
-        left_out=tuple(map(_text, left_out)) if isinstance(left_out, list) else (),
-        wall_seconds=_seconds(found.get("wall_seconds")),
-        cpu_seconds=_seconds(found.get("cpu_seconds")),
-        peak_memory_bytes=_whole(found.get("peak_memory_bytes")),
-    )
-
-
-def _data(found: Json) -> bytes:
-    text, encoded = found.get("d"), found.get("b")
-    if isinstance(text, str):
-        return text.encode("utf-8", "replace")
-    if isinstance(encoded, str):
-        try:
-            return base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
-            return b""
-    return b""
-
-
-def _text(value: object) -> str:
-    # A lone surrogate could not be written anywhere later.
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
-
-
-def _whole(value: object) -> int:
-    return value if type(value) is int and value > 0 else 0
-
-
-def _seconds(value: object) -> float:
-    try:
-        seconds = float(value) if isinstance(value, int | float) else 0.0
-    except OverflowError:
-        return 0.0
-    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0

@@ -91,7 +91,7 @@ def test_the_interpreter_is_a_plain_one(facts: dict[str, Any]) -> None:
 
 @facts_program()
 def test_nothing_of_what_started_it_is_left(facts: dict[str, Any]) -> None:
-    assert not {"supervisor", "frames", "worker"} & set(facts["modules"])
+    assert not {"supervisor", "frames", "processes", "worker"} & set(facts["modules"])
     assert [entry for entry in facts["path"] if "worker" in entry or "sandbox" in entry] == []
     assert "PYTHONPATH" not in facts["environ"]
     assert facts["descriptors"] == [0, 1, 2, 3], "the last is that of the listing itself"

@@ -1,6 +1,18 @@
-"""What goes out of the pod: frames, the program's output in them, and its files. Standard library only, for 3.8 on.
+"""What goes out of the pod: numbered frames, the program's output in them, and its files.
 
-Imported by ``supervisor``, beside which it lies in the pod.
+A frame is one line of JSON: the request's nonce (``n``), its number from 0 (``i``), its kind (``t``) and its fields.
+The number, and the counts in the last frame, let the reader notice a part that is missing.
+
+    ready    pid, python, kernel, gvisor
+    started  from here on the program may have run
+    out err  bytes of one stream, as text (``d``) or base64 (``b``); ``skipped`` bytes before them were cut out
+    exit     how the program ended: reason, message, exit_code, signal, wall_seconds
+    file     name, ``at`` which byte of it the data (``b``) begin, whether they are the last
+    end      the fields of ``exit``, started, cpu_seconds, peak_memory_bytes, left_out, and what was sent:
+             bytes of out and err, files, file_bytes
+
+A program that was not started has no ``exit``: its ``end`` says why. Standard library only, any CPython from 3.8 on;
+imported by ``supervisor``, beside which it lies in the pod.
 """
 
 # pathlib would be an import to pay for.
@@ -19,18 +31,15 @@ if TYPE_CHECKING:
     Json = Dict[str, Any]
 
 PROGRAM = "main.py"
-REPLY_BYTES = 8 * 1024 * 1024
-"""Bytes of all frames: the kubelet rotates a container's log at 10 MiB, and only its newest part can be read."""
+
+LINE_BYTES = 16 * 1000
+"""The longest frame: the container runtime splits log lines at 16 KiB."""
 
 OUTPUT_CHUNK = 8 * 1024
-FILE_CHUNK = 11 * 1024
-"""Bytes in one frame: encoded, it stays below the 16 KiB at which the runtime splits log lines."""
+"""Bytes of output in one frame, which take up to 1.4 times as much."""
 
-FRAME_BYTES = 1024
-"""The most that a frame of a file takes beside its data; a name has up to 255 characters per folder."""
-
-END_BYTES = 64 * 1024
-"""The most that the ``end`` frame takes."""
+FILE_HEAD_BYTES = 200
+"""The most that a frame of a file takes beside its name and its data."""
 
 RECENT_BYTES = 512
 """Bytes at the end of standard error in which a MemoryError is looked for."""
@@ -42,7 +51,8 @@ MESSAGE_CHARACTERS = 300
 """What is kept of a name or a cause in the ``end`` frame, which must not become too long a line."""
 
 LEFT_OUT_MAX = 50
-"""Files that are named as left out."""
+LEFT_OUT_BYTES = 10 * 1024
+"""Files that are named as left out, and the bytes of their names and reasons, which must fit into the ``end`` frame."""
 
 ENTRIES_MAX = 20000
 """Entries of the working directory that are looked at."""
@@ -61,6 +71,27 @@ def to_json(value: Any) -> str:
     return repr(value)
 
 
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON document, without the regular expressions that ``json`` imports."""
+    try:
+        from _json import make_scanner
+    except ImportError:
+        import json
+
+        return json.loads(text)
+
+    class Context:
+        strict = True
+        object_hook = object_pairs_hook = None
+        parse_float, parse_int, parse_constant = float, int, float
+
+    try:
+        return make_scanner(Context())(text, 0)[0]  # type: ignore[arg-type]
+    except (StopIteration, SystemError):
+        # The second when the scanner misses the module ``json``, which would bring the error to raise.
+        raise ValueError("it is not JSON") from None
+
+
 def quote(text: str) -> str:
     """Return a JSON string literal that is not escaped where it need not be."""
     try:
@@ -71,29 +102,40 @@ def quote(text: str) -> str:
 
 
 class Frames:
-    """Writes frames to the container's stdout."""
+    """Writes frames to the container's stdout, numbers them and counts what they carry."""
 
     def __init__(self) -> None:
         self.nonce = ""
+        self.number = 0
         self.sent_bytes = 0
+        self.counts = {"out": 0, "err": 0, "files": 0, "file_bytes": 0}
 
     def send(self, kind: str, **fields: Any) -> None:
         """Write one frame."""
-        line = to_json(dict({"n": self.nonce, "t": kind}, **fields)).encode("utf-8", "replace") + b"\n"
+        head = {"n": self.nonce, "i": self.number, "t": kind}
+        line = to_json(dict(head, **fields)).encode("utf-8", "replace") + b"\n"
+        self.number += 1
         self.sent_bytes += len(line)
         write_all(1, line)
 
-    def send_data(self, kind: str, data: bytes, **fields: Any) -> None:
-        """Send bytes as text where they are text and stay short, else as base64."""
+    def send_output(self, stream: str, data: bytes, skipped: int) -> None:
+        """Send output as text where it is text and stays short, else as base64."""
+        fields: Json = {"skipped": skipped} if skipped else {}
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             text = None
         if text is None or len(quote(text).encode("utf-8")) > 1.4 * len(data) + 64:
-            fields["b"] = binascii.b2a_base64(data, newline=False).decode("ascii")
+            fields["b"] = base64(data)
         else:
             fields["d"] = text
-        self.send(kind, **fields)
+        self.counts[stream] += len(data)
+        self.send(stream, **fields)
+
+
+def base64(data: bytes) -> str:
+    """Return bytes as base64."""
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -141,10 +183,10 @@ class Capture:
     def send(self, data: bytes, skipped: int = 0) -> None:
         """Send data in frames; the first says how many bytes are missing before it."""
         at = 0
-        while at < len(data):
+        while at < len(data) or skipped:
             part, rest = cut_between_characters(data[at : at + OUTPUT_CHUNK])
             part = part or rest
-            self.frames.send_data(self.kind, part, **({"skipped": skipped} if skipped else {}))
+            self.frames.send_output(self.kind, part, skipped)
             at += len(part)
             skipped = 0
 
@@ -173,10 +215,9 @@ def fingerprint(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json) -> list[str]:
+def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json, reply_bytes: int) -> list[str]:
     """Send new and changed regular files of the working directory; return what was left out, and why."""
     left_out: list[str] = []
-    count = 0
     allowed = limits["file_bytes"]
     for path in sorted(walk(".", left_out)):
         name = path[2:]
@@ -186,41 +227,53 @@ def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json) 
             status = os.stat(path, follow_symlinks=False)
             if name == PROGRAM or known.get(name) == fingerprint(status):
                 continue
+            # Behind it comes the ``end`` frame.
+            chunk, room = file_room(name, reply_bytes - frames.sent_bytes - LINE_BYTES)
             if shown != name:
                 left_out.append(f"{label}: the name is not printable")
-            elif count >= limits["file_count"]:
+            elif frames.counts["files"] >= limits["file_count"]:
                 left_out.append(f"{label}: more than {limits['file_count']} files")
-            elif status.st_size > (room := min(allowed, room_for_files(frames))):
-                left_out.append(f"{label}: {status.st_size} bytes, {room} were left")
+            elif status.st_size > (room := min(allowed, room)):
+                left_out.append(f"{label}: {status.st_size} bytes, {max(room, 0)} were left")
             else:
                 with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
-                    allowed -= send_file(frames, name, source, status.st_size)
-                count += 1
+                    allowed -= send_file(frames, name, source, status.st_size, chunk)
         except OSError as error:
             left_out.append(f"{label}: {error.strerror}")
-    if len(left_out) > LEFT_OUT_MAX:
-        left_out[LEFT_OUT_MAX:] = [f"and {len(left_out) - LEFT_OUT_MAX} more"]
-    return left_out
+    return bounded(left_out)
 
 
-def room_for_files(frames: Frames) -> int:
-    """Return how many bytes of files the reply still takes, behind what was sent and before its ``end`` frame."""
-    room = REPLY_BYTES - END_BYTES - frames.sent_bytes
-    # Base64 makes four bytes of three; a frame has a name and braces, too.
-    return max(room * 3 // 4 - (room // FILE_CHUNK + 1) * FRAME_BYTES, 0)
+def file_room(name: str, reply_bytes: int) -> tuple[int, int]:
+    """Return how many bytes of a file one frame takes, and a part of the reply; -1 if not even an empty file."""
+    head = FILE_HEAD_BYTES + len(quote(name).encode("utf-8", "replace"))
+    # Base64 makes four bytes of three.
+    chunk = (LINE_BYTES - head) // 4 * 3
+    frames, rest = divmod(reply_bytes, LINE_BYTES)
+    return chunk, max(frames * chunk + (rest - head) // 4 * 3, -1 if reply_bytes < head else 0)
 
 
-def send_file(frames: Frames, name: str, source: Any, size: int) -> int:
+def send_file(frames: Frames, name: str, source: Any, size: int, chunk: int) -> int:
     """Send at most ``size`` bytes of a file; return how many."""
     sent = 0
     while True:
-        data = source.read(min(FILE_CHUNK, size - sent))
+        data = source.read(min(chunk, size - sent))
+        last = sent + len(data) >= size or not data
+        frames.send("file", name=name, at=sent, b=base64(data), last=last)
         sent += len(data)
-        last = sent >= size or not data
-        encoded = binascii.b2a_base64(data, newline=False).decode("ascii")
-        frames.send("file", name=name, b=encoded, last=last)
+        frames.counts["file_bytes"] += len(data)
         if last:
+            frames.counts["files"] += 1
             return sent
+
+
+def bounded(left_out: list[str]) -> list[str]:
+    """Return the first entries, as many as the ``end`` frame has room for, and the number of the others."""
+    room = LEFT_OUT_BYTES
+    for kept, entry in enumerate(left_out):
+        room -= len(quote(entry).encode("utf-8", "replace"))
+        if kept == LEFT_OUT_MAX or room < 0:
+            return [*left_out[:kept], f"and {len(left_out) - kept} more"]
+    return left_out
 
 
 def walk(top: str, left_out: list[str]) -> Iterator[str]:

@@ -1,22 +1,24 @@
 """What runs inside the pod: the supervisor of the user's program, which starts as the worker (``worker``).
 
+    python3 -I -S -B supervisor.py [--preload MODULE,MODULE] [FOLDER]      in the working directory of the program
+
+It prepares the worker, accepts one request and runs it. The request is read from the files in a folder, or with ``-``
+from standard input. The exit code is the program's (128 and the signal's number after a signal), or 70 when no
+program came to an end.
+
 Standard library only, any CPython from 3.8 on; it travels with the request, so that any image works and
-versions cannot differ. The supervisor alone writes to the container's stdout: one JSON frame per line, marked
-with the request's nonce. The program's own output reaches it through pipes.
-
-    python3 -I -S -B supervisor.py [REQUEST_FOLDER]      in the working directory of the program
-
-It imports little on purpose: under gVisor each module costs ten times what it costs elsewhere.
+versions cannot differ. The supervisor alone writes to the container's stdout: one JSON frame per line (``frames``). The
+program's own output reaches it through pipes. It imports little on purpose: under gVisor each module costs ten times
+what it costs elsewhere.
 """
 
 # pathlib and contextlib would be imports to pay for; the names and the data are our own.
-# ruff: noqa: PTH100, PTH102, PTH103, PTH116, PTH118, PTH120, PTH123, PTH208, S108
+# ruff: noqa: PTH100, PTH103, PTH116, PTH118, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
 import binascii
 import ctypes
-import marshal
 import os
 import select
 import sys
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
         Capture,
         Frames,
         fingerprint,
+        parse_json,
         send_files,
         write_all,
     )
+    from adk_gke_sandbox.pod.processes import DRAIN_SECONDS, BadRequest, Worker, kill_all, reap
 
     Json = Dict[str, Any]
 else:
@@ -44,16 +48,17 @@ else:
 
     # ``python -I`` does not look into the folder of its script.
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from frames import MESSAGE_CHARACTERS, PROGRAM, Capture, Frames, fingerprint, send_files, write_all
+    from frames import MESSAGE_CHARACTERS, PROGRAM, Capture, Frames, fingerprint, parse_json, send_files, write_all
+    from processes import DRAIN_SECONDS, BadRequest, Worker, kill_all, reap
 
     del sys.path[0]
 
-REQUEST_FOLDER = "/etc/sandbox/request"
-GO = b"!"
-DRAIN_SECONDS = 2.0
-"""How long output that is still in the pipes is read after the program has ended."""
+VERSION = 2
+"""Of the request document and the frames."""
 
-WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
+REQUEST_FOLDER = "/etc/sandbox/request"
+EXIT_NO_PROGRAM = 70
+"""Exit code when the request could not be run (EX_SOFTWARE of sysexits.h)."""
 
 NO_MEMORY = (
     b"Cannot allocate memory",
@@ -63,60 +68,129 @@ NO_MEMORY = (
 )
 """What the C library, C++, the dynamic linker and OpenBLAS say when RLIMIT_AS leaves them no memory."""
 
-START_SECONDS = 120
-"""How long the worker's interpreter and its preloaded imports may take to come up."""
-
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _SYSLOG_ACTION_READ_ALL = 3
 
 
-class BadRequest(Exception):
-    """The request cannot be run; the message says why."""
+class IsolationMissing(Exception):
+    """The request wants gVisor, and the kernel is another one."""
 
 
-def supervise(folder: str) -> int:
-    """Run the request in ``folder`` and report it as frames; return the exit code of the container."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    # Before there is a child: otherwise the program could write into this process' stdout through /proc.
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        # The program can send them; the kubelet ends a pod by SIGKILL in the end. A handler, unlike SIG_IGN, is not
-        # inherited.
-        signal.signal(number, lambda *_: None)
-    frames = Frames()
-    begin = None
-    end: Json = {"exit_code": None, "signal": "", "reason": "SandboxLost", "message": "", "left_out": []}
-    usage = {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
-    try:
-        worker = Worker({}, usage)
-        gvisor = runs_under_gvisor(libc)
-        request = read_request(folder)
-        frames.nonce = request["nonce"]
-        frames.send("ready", pid=os.getpid(), python=sys.version.split()[0], gvisor=gvisor)
+class Folder:
+    """The request document as files, whole or in parts. A request may come from anything that has ``read``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def read(self) -> str:
+        """Return the document."""
+        names = sorted(name for name in os.listdir(self.path) if name.startswith("request.json"))
+        if not names:
+            raise BadRequest(f"no request.json in {self.path}")
+        text = []
+        for name in names:
+            with open(os.path.join(self.path, name), encoding="ascii") as part:
+                text.append(part.read())
+        return "".join(text)
+
+
+class Supervisor:
+    """One execution.
+
+    Attributes:
+        verdict: The fields of the frames ``exit`` and ``end`` that say what became of the program.
+        started: Whether the program may have run.
+    """
+
+    def __init__(self, preload: tuple[str, ...] = ()) -> None:
+        self.preload = preload
+        self.frames = Frames()
+        self.usage: Json = {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
+        self.verdict: Json = {"exit_code": None, "signal": "", "reason": "", "message": "", "wall_seconds": 0.0}
+        self.started = False
+
+    def supervise(self, source: Any) -> int:
+        """Run the request that ``source`` gives and report it as frames; return the exit code of the container."""
+        left_out: list[str] = []
+        try:
+            self.prepare()
+            self.accept(source)
+            left_out = self.run()
+        except IsolationMissing as error:
+            self.refuse("IsolationMissing", str(error))
+        except (BadRequest, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            cause = (str(error) or repr(error))[:MESSAGE_CHARACTERS]
+            if self.verdict["exit_code"] is not None:
+                # Without its ``end`` the reply is told from a whole one; the cause is in the container's log.
+                write_all(2, f"the reply could not be sent: {cause}\n".encode("utf-8", "replace"))
+                return int(self.verdict["exit_code"])
+            self.refuse("SandboxLost", f"the runner could not run the request: {cause}")
+        end = dict(self.verdict, started=self.started, left_out=left_out, **self.usage)
+        self.frames.send("end", **dict(end, **self.frames.counts))
+        return EXIT_NO_PROGRAM if self.verdict["exit_code"] is None else int(self.verdict["exit_code"])
+
+    def refuse(self, reason: str, message: str) -> None:
+        """End without a program's verdict."""
+        kill_all(self.usage)
+        self.verdict.update(reason=reason, message=message)
+
+    def prepare(self) -> None:
+        """Do what needs no request: guard this process, and start the worker, whose start-up takes longest."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        # Before there is a child: otherwise the program could write into this process' stdout through /proc.
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            # The program can send them; the kubelet ends a pod by SIGKILL in the end. A handler, unlike SIG_IGN, is
+            # not inherited.
+            signal.signal(number, lambda *_: None)
+        self.worker = Worker({}, self.preload, self.usage)
+        self.gvisor = runs_under_gvisor(libc)
+
+    def accept(self, source: Any) -> None:
+        """Take the request over, up to the moment before the program begins."""
+        self.request = request = read_request(source)
+        self.frames.nonce = request["nonce"]
+        kernel = ("gVisor " if self.gvisor else "Linux ") + os.uname().release
+        python = sys.version.split()[0]
+        self.frames.send("ready", pid=os.getpid(), python=python, kernel=kernel, gvisor=self.gvisor)
+        if request["gvisor"] and not self.gvisor:
+            # Before anything of the request is written or reaches the worker.
+            raise IsolationMissing(
+                f"the program was not started: the sandbox runs under the kernel {kernel}, and the settings ask for "
+                "gVisor. The handler of the RuntimeClass must be runsc (`kubectl get runtimeclass` shows it). Name a "
+                "RuntimeClass with this handler, or have it corrected; where a cluster is meant to have no gVisor, say "
+                "so with runtime_class=None"
+            )
         if any(name.startswith(("PYTHON", "LD_")) for name in request["env"]):
             # These are read when an interpreter starts, so this one has come too early.
-            worker.end()
-            worker = Worker(request["env"], usage)
-        known = write_files(request)
-        limits = request["limits"]
-        worker.prepare(request, gvisor)
+            self.worker.end()
+            self.worker = Worker(request["env"], self.preload, self.usage)
+        self.known = write_files(request)
+        self.worker.prepare(request, self.gvisor)
         # Written so late that a worker that does not reach its hook finds nothing to run.
         with open(PROGRAM, "wb") as target:
             target.write(source_bytes(request["code"]))
-        frames.send("started")
+
+    def run(self) -> list[str]:
+        """Run the program and send what it leaves; return which files were left out, and why."""
+        limits = self.request["limits"]
+        self.frames.send("started")
+        self.started = True
         begin = time.monotonic()
-        worker.go()
-        end.update(follow(worker, frames, limits))
-        end["wall_seconds"] = round(worker.ended - begin, 6)
-        end["left_out"] = send_files(frames, known, limits)
-    except (BadRequest, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        kill_all(usage)
-        cause = (str(error) or repr(error))[:MESSAGE_CHARACTERS]
-        end.update(reason="SandboxLost", message=f"the runner could not run the request: {cause}")
-    frames.send("end", started=begin is not None, **dict(end, **usage))
-    return 0
+        self.worker.go()
+        status, out, err = follow(self.worker, self.frames, limits)
+        words = bytes(err.recent.rstrip())
+        self.verdict.update(
+            verdict_of(status, self.worker.verdict, words, limits, self.usage["peak_memory_bytes"]),
+            wall_seconds=round(self.worker.ended - begin, 6),
+        )
+        # First of all: a client that loses what follows knows that the program has ended, and how.
+        self.frames.send("exit", **self.verdict)
+        out.finish()
+        err.finish()
+        return send_files(self.frames, self.known, limits, self.request["reply_bytes"])
 
 
 def runs_under_gvisor(libc: Any) -> bool:
@@ -126,43 +200,15 @@ def runs_under_gvisor(libc: Any) -> bool:
     return length > 0 and b"Starting gVisor" in buffer.raw
 
 
-def read_request(folder: str) -> Json:
-    """Return the request document, put together from its parts."""
+def read_request(source: Any) -> Json:
+    """Return the request document that ``source`` gives."""
     try:
-        names = sorted(name for name in os.listdir(folder) if name.startswith("request.json"))
-        if not names:
-            raise BadRequest(f"no request.json in {folder}")
-        text = []
-        for name in names:
-            with open(os.path.join(folder, name), encoding="ascii") as part:
-                text.append(part.read())
-        request = parse_json("".join(text))
+        request = parse_json(source.read())
     except (OSError, ValueError) as error:
         raise BadRequest(f"cannot read the request: {error}") from error
-    if not isinstance(request, dict) or request.get("version") != 1:
-        raise BadRequest("this runner reads requests of version 1")
+    if not isinstance(request, dict) or request.get("version") != VERSION:
+        raise BadRequest(f"this runner reads requests of version {VERSION}")
     return request
-
-
-def parse_json(text: str) -> Any:
-    """Return the value of a JSON document, without the regular expressions that ``json`` imports."""
-    try:
-        from _json import make_scanner
-    except ImportError:
-        import json
-
-        return json.loads(text)
-
-    class Context:
-        strict = True
-        object_hook = object_pairs_hook = None
-        parse_float, parse_int, parse_constant = float, int, float
-
-    try:
-        return make_scanner(Context())(text, 0)[0]  # type: ignore[arg-type]
-    except (StopIteration, SystemError):
-        # The second when the scanner misses the module ``json``, which would bring the error to raise.
-        raise ValueError("it is not JSON") from None
 
 
 def write_files(request: Json) -> dict[str, tuple[int, ...]]:
@@ -189,104 +235,11 @@ def source_bytes(code: str) -> bytes:
         return code.encode("utf-8", "surrogatepass")
 
 
-class Worker:
-    """The process that becomes the program; started before the request is read, to hide its start-up."""
-
-    def __init__(self, env: dict[str, str], usage: Json) -> None:
-        self.usage = usage
-        self.ended = 0.0
-        self.verdict = ""
-        self.out, out = os.pipe()
-        self.err, err = os.pipe()
-        go, self.orders = os.pipe()
-        self.status, status = os.pipe()
-        null = os.open(os.devnull, os.O_RDONLY)
-        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2)]
-        for descriptor in (go, status):
-            os.set_inheritable(descriptor, True)
-        env = dict(environment(), **env)
-        folder = os.path.join(env["TMPDIR"], f".worker-{binascii.b2a_hex(os.urandom(8)).decode()}")
-        os.mkdir(folder, 0o700)
-        with open(WORKER, "rb") as own, open(os.path.join(folder, "sitecustomize.py"), "wb") as hook:
-            hook.write(own.read())
-        with open(os.path.join(folder, "setting"), "wb") as setting:
-            setting.write(marshal.dumps((go, status, env.get("PYTHONPATH"))))
-        env["PYTHONPATH"] = os.pathsep.join([folder] + ([env["PYTHONPATH"]] if env.get("PYTHONPATH") else []))
-        self.pid = os.posix_spawn(sys.executable, [sys.executable, PROGRAM], env, file_actions=actions)
-        for descriptor in (out, err, go, status, null):
-            os.close(descriptor)
-
-    def prepare(self, request: Json, gvisor: bool) -> None:
-        """Hand the request over and wait until the program is about to begin."""
-        limits = dict(request["limits"])
-        if not gvisor:
-            # Elsewhere the kernel counts the processes of the user on the whole node.
-            limits["processes"] = 0
-        spec = {"argv": request["argv"], "env": request["env"], "limits": limits, "preload": request["preload"]}
-        self.limit_time("not up in time", START_SECONDS)
-        try:
-            write_all(self.orders, marshal.dumps(spec))
-            ready = os.read(self.status, 1)
-        except BrokenPipeError:
-            ready = b""
-        os.close(self.status)
-        if ready != b".":
-            kill_all(self.usage)
-            os.set_blocking(self.err, False)
-            try:
-                words = os.read(self.err, 64 * 1024).decode("utf-8", "replace").strip()
-            except BlockingIOError:
-                words = ""
-            words = words.rpartition("\n")[2] or self.verdict or "no message"
-            raise BadRequest(f"python did not come up: {words}")
-
-    def go(self) -> None:
-        """Let the program begin."""
-        write_all(self.orders, GO)
-        os.close(self.orders)
-
-    def limit_time(self, verdict: str, seconds: float) -> None:
-        """Kill the program when the time is over, even while this process waits for its reader."""
-        due = time.monotonic() + seconds
-        # The program can send this signal, too.
-        signal.signal(signal.SIGALRM, lambda *_: self.end(verdict) if time.monotonic() > due - 0.01 else None)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-    def end(self, verdict: str = "") -> None:
-        """Kill the program and remember why, unless it is known already."""
-        self.verdict = self.verdict or verdict
-        kill_all(self.usage, collect=False)
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of the program: the container's without the cluster's, and writable homes."""
-    temporary = os.environ.get("TMPDIR") or "/tmp"
-    home = os.path.join(temporary, "home")
-    for folder in ("matplotlib", "cache"):
-        os.makedirs(os.path.join(home, folder), exist_ok=True)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
-    kept.update(
-        TMPDIR=temporary,
-        HOME=home,
-        USER="sandbox",
-        LOGNAME="sandbox",
-        MPLBACKEND="Agg",
-        MPLCONFIGDIR=os.path.join(home, "matplotlib"),
-        XDG_CACHE_HOME=os.path.join(home, "cache"),
-        MALLOC_ARENA_MAX="2",
-        PYTHONUNBUFFERED="1",
-        PYTHONDONTWRITEBYTECODE="1",
-    )
-    kept.setdefault("LANG", "C.UTF-8")
-    return kept
-
-
-def follow(worker: Worker, frames: Frames, limits: Json) -> Json:
-    """Pass the program's output on until it has ended or must end; return how it ended."""
-    streams = {
-        worker.out: Capture(frames, "out", limits["stdout_bytes"]),
-        worker.err: Capture(frames, "err", limits["stderr_bytes"]),
-    }
+def follow(worker: Worker, frames: Frames, limits: Json) -> tuple[int, Capture, Capture]:
+    """Pass the program's output on until it has ended or must end; return its wait status and what is not yet sent."""
+    out = Capture(frames, "out", limits["stdout_bytes"])
+    err = Capture(frames, "err", limits["stderr_bytes"])
+    streams = {worker.out: out, worker.err: err}
     poll = select.poll()
     for descriptor in streams:
         os.set_blocking(descriptor, False)
@@ -311,18 +264,19 @@ def follow(worker: Worker, frames: Frames, limits: Json) -> Json:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 kill_all(worker.usage)
                 drain_until = now + DRAIN_SECONDS
-        if status is not None and (not open_streams or now > drain_until):
+        flooded = out.total + err.total > limits["flood_bytes"]
+        if status is not None and (not open_streams or now > drain_until or flooded):
             break
-        if sum(stream.total for stream in streams.values()) > limits["flood_bytes"]:
-            if status is not None:
-                break
+        if flooded:
             worker.end("OutputLimit")
-        for stream in streams.values():
-            stream.flush(now, now - begin)
-        due = [stream.due for stream in streams.values() if stream.head]
-        # The program's end and its deadline wake the poll through ``wake``.
-        wait = min([*due, now + 60 if status is None else drain_until]) - now
-        for descriptor, _ in poll.poll(max(wait, 0) * 1000 + 1):
+        wake_at = drain_until
+        if status is None:
+            # Once it has ended, the verdict goes first.
+            for stream in streams.values():
+                stream.flush(now, now - begin)
+            # The program's end and its deadline wake the poll through ``wake``.
+            wake_at = min([now + 60, *(stream.due for stream in streams.values() if stream.head)])
+        for descriptor, _ in poll.poll(max(wake_at - now, 0) * 1000 + 1):
             data = read_some(descriptor)
             if descriptor == wake:
                 continue
@@ -331,10 +285,7 @@ def follow(worker: Worker, frames: Frames, limits: Json) -> Json:
             elif data is not None:
                 poll.unregister(descriptor)
                 open_streams.discard(descriptor)
-    for stream in streams.values():
-        stream.finish()
-    words = bytes(streams[worker.err].recent.rstrip())
-    return verdict_of(status, worker.verdict, words, limits, worker.usage["peak_memory_bytes"])
+    return status, out, err
 
 
 def read_some(descriptor: int) -> bytes | None:
@@ -346,7 +297,7 @@ def read_some(descriptor: int) -> bytes | None:
 
 
 def verdict_of(status: int, verdict: str, last_words: bytes, limits: Json, peak_memory_bytes: int) -> Json:
-    """Return the fields of the ``end`` frame that say how the program ended."""
+    """Return how the program ended, as fields of the ``exit`` frame."""
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
     end = {"exit_code": code, "signal": signal_name(killed_by), "reason": "Error"}
@@ -409,61 +360,15 @@ def signal_name(number: int) -> str:
     return known.get(number, f"signal {number}") if number else ""
 
 
-def reap(usage: Json, pid: int | None = None) -> int | None:
-    """Collect ended children and what they used; return the wait status of ``pid`` once it has ended."""
-    while True:
-        try:
-            found, status, used = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return None
-        if found == 0:
-            return None
-        usage["cpu_seconds"] = round(usage["cpu_seconds"] + used.ru_utime + used.ru_stime, 6)
-        usage["peak_memory_bytes"] = max(usage["peak_memory_bytes"], used.ru_maxrss * 1024)
-        if found == pid:
-            return status
-
-
-def kill_all(usage: Json, collect: bool = True) -> None:
-    """Kill every process but this one, however it was started, and collect them unless told otherwise."""
-    until = time.monotonic() + DRAIN_SECONDS
-    while time.monotonic() < until:
-        found = [-1] if os.getpid() == 1 else descendants()
-        killed = [pid for pid in found if kill(pid)]
-        if collect:
-            reap(usage)
-        if not found or (found == [-1] and not killed) or not collect:
-            break
-        time.sleep(0.001)
-
-
-def kill(pid: int) -> bool:
-    """Kill a process, or with -1 all others; return whether there was one."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except OSError:
-        return False
-    return True
-
-
-def descendants() -> set[int]:
-    """Return the descendants of this process that still run."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    fields = stat.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            parents[int(name)] = (int(fields[1]), fields[0])
-    found = {os.getpid()}
-    size = 0
-    while size != len(found):
-        size = len(found)
-        found.update(pid for pid, (parent, _) in parents.items() if parent in found)
-    return {pid for pid in found if pid in parents and parents[pid][1] not in (b"Z", b"X")} - {os.getpid()}
+def main(arguments: list[str]) -> int:
+    """Run the request that the command line names; return the exit code."""
+    preload: tuple[str, ...] = ()
+    if arguments[:1] == ["--preload"]:
+        preload = tuple(arguments[1].split(","))
+        arguments = arguments[2:]
+    folder = arguments[0] if arguments else REQUEST_FOLDER
+    return Supervisor(preload).supervise(sys.stdin if folder == "-" else Folder(folder))
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(sys.argv[1] if len(sys.argv) > 1 else REQUEST_FOLDER))
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,8 @@
 """The worker inside the pod: what makes an interpreter the user's program, up to its first line.
 
 It is the interpreter itself, started by ``supervisor`` as ``python main.py`` before the request is read, with this file
-as its ``sitecustomize``. Here it waits for the request, sets the limits, removes its traces and returns; only then
-does the interpreter open ``main.py``. So the program has no frame of ours below it.
+as its ``sitecustomize``. Here it removes its traces, imports what it is told to preload, waits for the request, sets
+the limits and returns; only then does the interpreter open ``main.py``. So the program has no frame of ours below it.
 
 Standard library only, any CPython from 3.8 on.
 """
@@ -28,29 +28,29 @@ def prepare() -> None:
     os.setsid()
     folder = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(folder, "setting"), "rb") as setting:
-        go, status, python_path = marshal.load(setting)
+        go, status, python_path, preload = marshal.load(setting)
     for name in os.listdir(folder):
         os.remove(os.path.join(folder, name))
     os.rmdir(folder)
-    orders = os.fdopen(go, "rb")
-    try:
-        spec = marshal.load(orders)
-    except EOFError:
-        os._exit(1)
     sys.path.remove(folder)
     sys.path_importer_cache.pop(folder, None)
     if python_path is None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = python_path
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        os.environ[name] = str(spec["limits"]["cpu_count"])
-    os.environ.update(spec["env"])
-    for name in spec["preload"]:
+    for name in preload:
         try:
             __import__(name)
         except ImportError:
             continue
+    orders = os.fdopen(go, "rb")
+    try:
+        spec = marshal.load(orders)
+    except EOFError:
+        os._exit(1)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        os.environ[name] = str(spec["limits"]["cpu_count"])
+    os.environ.update(spec["env"])
     sys.argv[1:] = spec["argv"]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[2:] = spec["argv"]
