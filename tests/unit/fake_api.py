@@ -198,15 +198,16 @@ class _Handler(BaseHTTPRequestHandler):
                     self._chunk(json.dumps(self.api.pushed[resource].get(timeout=0.05)).encode() + b"\n")
         else:
             at = min(number, len(self.api.logs)) - 1
-            self._chunk(self.api.logs[at].replace(b"NONCE", self.api.nonce()) if self.api.logs else b"")
+            reply = Reply(self.api.nonce())
+            self._chunk(reply.of(self.api.logs[at]) if self.api.logs else b"")
             self.api.on_log()
             if number <= self.api.cut_logs:
                 self.close_connection = True
                 return self.connection.shutdown(socket.SHUT_RDWR)
             while self.api.flow and not self.api.stopped.wait(0.02):
-                self._chunk(frame("out", d="more").replace(b"NONCE", self.api.nonce()))
+                self._chunk(reply.of(frame("out", d="more")))
                 if self.api.flow_ends():
-                    return self._chunk(END.replace(b"NONCE", self.api.nonce()))
+                    return self._chunk(reply.of(END))
             stays = self.api.hold_log
         if stays:
             self.api.stopped.wait(15)
@@ -280,7 +281,28 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 def frame(kind: str, **fields: Any) -> bytes:
     """Return a frame of a reply."""
-    return json.dumps({"n": "NONCE", "t": kind, **fields}).encode() + b"\n"
+    return json.dumps({"n": "NONCE", "i": None, "t": kind, **fields}).encode() + b"\n"
+
+
+class Reply:
+    """Gives frames the nonce, their numbers, and to the last one the count of what was sent."""
+
+    def __init__(self, nonce: bytes) -> None:
+        self._nonce = nonce
+        self._next = 0
+        self._sent = 0
+
+    def of(self, log: bytes) -> bytes:
+        lines = log.split(b"\n")
+        for at, line in enumerate(lines):
+            if b'"i": null' in line:
+                lines[at] = line.replace(b"NONCE", self._nonce).replace(b'"i": null', b'"i": %d' % self._next)
+                self._next += 1
+                found = json.loads(lines[at]) if line.endswith(b"}") else {}
+                self._sent += len(found.get("d", ""))
+                if found.get("t") == "end":
+                    lines[at] = json.dumps({**found, "out": self._sent}).encode()
+        return b"\n".join(lines)
 
 
 def pod(state: dict[str, Any], **status: Any) -> dict[str, Any]:
