@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from adk_gke_sandbox.cluster import diagnosis
-from adk_gke_sandbox.cluster.diagnosis import Diagnosis, PodView, view
+from adk_gke_sandbox.cluster.diagnosis import Diagnosis
+from adk_gke_sandbox.cluster.manifests import CONTAINER
+from adk_gke_sandbox.cluster.pod_view import PodView, never_started, view
 from adk_gke_sandbox.errors import (
     AlreadyExists,
     ClusterError,
@@ -21,9 +23,12 @@ from adk_gke_sandbox.execution import Reason
 IMAGE = "registry/python"
 
 
-def pod(state: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
-    containers = [] if state is None else [{"state": state}]
-    return {"metadata": {"name": "pod-1"}, "status": {"containerStatuses": containers, **status}}
+def pod(
+    state: dict[str, Any] | None = None, *, container: Any = None, node: str = "n", **status: Any
+) -> dict[str, Any]:
+    containers = [] if state is None else [{"name": CONTAINER, "state": state, **(container or {})}]
+    spec = {"nodeName": node} if node else {}
+    return {"metadata": {"name": "pod-1"}, "spec": spec, "status": {"containerStatuses": containers, **status}}
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
@@ -40,24 +45,26 @@ PULL = "the node cannot get the image registry/python: "
 PULL_CURE = ". Check the name, that it was pushed, and that the nodes may read its registry"
 PUSHED_CURE = ". Run it again; check the node's memory and disk if it happens often"
 CONTAINER_CURE = ". Check the image and the namespace's configuration"
-DELETED = "the pod was deleted by someone else before it ran. Look for what drains nodes or deletes pods there"
+DELETED = (
+    "the pod was deleted by someone else before it was seen running. Look for what drains nodes or deletes pods there"
+)
 
 BEFORE_START = {
-    "name of the image is none": (
+    "image has no valid name": (
         waiting("InvalidImageName", "couldn't parse image name"),
-        (Reason.IMAGE_UNAVAILABLE, f"{PULL}couldn't parse image name{PULL_CURE}", True, False),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}couldn't parse image name{PULL_CURE}", True),
     ),
     "image is not on the node and must not be pulled": (
         waiting("ErrImageNeverPull"),
-        (Reason.IMAGE_UNAVAILABLE, f"{PULL}ErrImageNeverPull{PULL_CURE}", True, False),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}ErrImageNeverPull{PULL_CURE}", True),
     ),
     "registry does not have the image": (
         waiting("ErrImagePull", "registry/python: not found."),
-        (Reason.IMAGE_UNAVAILABLE, f"{PULL}registry/python: not found{PULL_CURE}", True, False),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}registry/python: not found{PULL_CURE}", True),
     ),
     "registry denies the image": (
         waiting("ImagePullBackOff", "pull access Denied"),
-        (Reason.IMAGE_UNAVAILABLE, f"{PULL}pull access Denied{PULL_CURE}", True, False),
+        (Reason.IMAGE_UNAVAILABLE, f"{PULL}pull access Denied{PULL_CURE}", True),
     ),
     "registry is slow": (
         waiting("ImagePullBackOff", "Back-off pulling image\n  i/o timeout"),
@@ -66,6 +73,14 @@ BEFORE_START = {
             "the image registry/python could not be pulled in time: Back-off pulling image i/o timeout. "
             "Check that the nodes reach its registry",
             False,
+        ),
+    ),
+    "registry does not answer": (
+        waiting("ErrImagePull", "dial tcp 10.0.0.1:443: connect: connection refused"),
+        (
+            Reason.IMAGE_UNAVAILABLE,
+            "the image registry/python could not be pulled in time: dial tcp 10.0.0.1:443: connect: connection refused. "
+            "Check that the nodes reach its registry",
             False,
         ),
     ),
@@ -76,7 +91,6 @@ BEFORE_START = {
             "the image registry/python could not be pulled in time: RegistryUnavailable. "
             "Check that the nodes reach its registry",
             False,
-            False,
         ),
     ),
     "container's configuration is wrong": (
@@ -85,41 +99,11 @@ BEFORE_START = {
             Reason.SANDBOX_LOST,
             f'the container could not be created: configmap "x" not found{CONTAINER_CURE}',
             True,
-            False,
         ),
     ),
     "container cannot be run": (
         waiting("RunContainerError"),
-        (Reason.SANDBOX_LOST, f"the container could not be created: RunContainerError{CONTAINER_CURE}", True, False),
-    ),
-    "pod is evicted": (
-        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
-        (
-            Reason.EVICTED,
-            f"the node pushed the pod out: The node was low on resource: memory{PUSHED_CURE}",
-            True,
-            True,
-        ),
-    ),
-    "node is lost": (
-        pod(phase="Failed", reason="NodeLost"),
-        (Reason.EVICTED, f"the node pushed the pod out: NodeLost{PUSHED_CURE}", True, True),
-    ),
-    "pod is preempted": (
-        PREEMPTED,
-        (Reason.EVICTED, f"the node pushed the pod out: preempted by a better one{PUSHED_CURE}", True, True),
-    ),
-    "pod failed": (
-        pod(phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed"),
-        (Reason.SANDBOX_LOST, "the pod failed before the program started: Allocate failed", True, False),
-    ),
-    "pod failed without a word": (
-        pod(phase="Failed", reason="OutOfcpu"),
-        (Reason.SANDBOX_LOST, "the pod failed before the program started: OutOfcpu", True, False),
-    ),
-    "pod is being deleted": (
-        {"metadata": {"name": "pod-1", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Pending"}},
-        (Reason.SANDBOX_LOST, DELETED, True, True),
+        (Reason.SANDBOX_LOST, f"the container could not be created: RunContainerError{CONTAINER_CURE}", True),
     ),
     "no node fits": (
         condition("PodScheduled", "False", message="0/3 nodes are available: 3 Insufficient cpu."),
@@ -128,20 +112,15 @@ BEFORE_START = {
             "no node took the pod: 0/3 nodes are available: 3 Insufficient cpu. "
             "Check the size and taints of the gVisor node pool against the executor's requests",
             False,
-            False,
         ),
     ),
 }
 
 
 @pytest.mark.parametrize(("found", "expected"), BEFORE_START.values(), ids=BEFORE_START)
-def test_a_pod_that_does_not_start_is_explained(
-    found: dict[str, Any], expected: tuple[Reason, str, bool, bool]
-) -> None:
-    reason, message, final, again = expected
-    assert diagnosis.before_start(view(found), image=IMAGE) == Diagnosis(
-        reason=reason, message=message, final=final, again=again
-    )
+def test_a_pod_that_does_not_start_is_explained(found: dict[str, Any], expected: tuple[Reason, str, bool]) -> None:
+    reason, message, final = expected
+    assert diagnosis.before_start(view(found), image=IMAGE) == Diagnosis(reason=reason, message=message, final=final)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +138,131 @@ def test_a_pod_that_does_not_start_is_explained(
 )
 def test_a_pod_on_its_way_needs_no_explanation(found: dict[str, Any]) -> None:
     assert diagnosis.before_start(view(found), image=IMAGE) is None
+
+
+UNKNOWN = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}
+KNOWN = {"exitCode": 137, "reason": "ContainerStatusUnknown"}
+PROOFS = {
+    "it never had a node": (pod(node="", phase="Pending"), True),
+    "the kubelet ended the pod and never had the container": (pod(UNKNOWN, phase="Failed"), True),
+    "the kubelet refused the pod": (pod(phase="Failed", reason="OutOfcpu"), True),
+    "its status says waiting": (pod({"waiting": {"reason": "ContainerCreating"}}, phase="Pending"), False),
+    "its status says waiting, without a node": (pod({"waiting": {}}, node="", phase="Pending"), False),
+    "nothing is known": (pod(phase="Pending"), False),
+    "the kubelet had the container and lost it": (
+        pod(UNKNOWN, phase="Failed", container={"containerID": "containerd://1"}),
+        False,
+    ),
+    "the container was replaced": (pod(UNKNOWN, phase="Failed", container={"restartCount": 1}), False),
+    "the container was there before": (
+        pod(UNKNOWN, phase="Failed", container={"lastState": {"terminated": KNOWN}}),
+        False,
+    ),
+    "the node is lost": (pod(phase="Failed", reason="NodeLost"), False),
+    "the control plane says that it failed": (pod(phase="Failed"), False),
+    "it ran": (pod({"terminated": {"exitCode": 0}}, phase="Succeeded"), False),
+    "it runs": (pod({"running": {}}, node="", phase="Running"), False),
+}
+
+
+@pytest.mark.parametrize(("found", "proven"), PROOFS.values(), ids=PROOFS)
+def test_that_a_container_never_started_is_believed_on_proof_alone(found: dict[str, Any], proven: bool) -> None:
+    assert never_started(view(found)) is proven
+    lost = diagnosis.lost_early(view(found))
+    assert lost.may_have_begun is not proven
+
+
+LOST_EARLY = {
+    "evicted": (
+        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."),
+        (Reason.EVICTED, f"the node pushed the pod out: The node was low on resource: memory{PUSHED_CURE}", True),
+    ),
+    "node lost": (
+        pod(phase="Failed", reason="NodeLost"),
+        (Reason.EVICTED, f"the node pushed the pod out: NodeLost{PUSHED_CURE}", False),
+    ),
+    "preempted": (
+        PREEMPTED,
+        (Reason.EVICTED, f"the node pushed the pod out: preempted by a better one{PUSHED_CURE}", False),
+    ),
+    "refused by the kubelet": (
+        pod(phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed"),
+        (Reason.SANDBOX_LOST, "the pod failed before its container was seen running: Allocate failed", False),
+    ),
+    "failed without a word": (
+        pod(phase="Failed", reason="OutOfcpu"),
+        (Reason.SANDBOX_LOST, "the pod failed before its container was seen running: OutOfcpu", False),
+    ),
+    "deleted before it had a node": (pod(node=""), (Reason.SANDBOX_LOST, DELETED, True)),
+    "deleted": (pod({"waiting": {}}), (Reason.SANDBOX_LOST, DELETED, False)),
+}
+
+
+@pytest.mark.parametrize(("found", "expected"), LOST_EARLY.values(), ids=LOST_EARLY)
+def test_a_pod_that_is_lost_early_is_explained_and_replaced_on_proof(
+    found: dict[str, Any], expected: tuple[Reason, str, bool]
+) -> None:
+    lost = diagnosis.lost_early(view(found))
+    assert (lost.reason, lost.message, lost.again) == expected
+
+
+def test_a_service_meshs_container_is_not_taken_for_ours() -> None:
+    found = pod({"waiting": {"reason": "ContainerCreating"}})
+    found["status"]["containerStatuses"].insert(0, {"name": "istio-proxy", "state": {"running": {}}})
+    assert not view(found).has_run
+    assert view(found).waiting_reason == "ContainerCreating"
+
+
+NO_HANDLER = (
+    "the sandbox cannot have the RuntimeClass 'gvisor': {}. Check that it exists and that its handler, runsc for gVisor, "
+    "is set up on the node; on GKE both come with a node pool that has GKE Sandbox"
+)
+EVENTS = {
+    "handler of containerd": (
+        ("FailedCreatePodSandBox", 'rpc error: no runtime for "runsc" is configured'),
+        (Reason.ISOLATION_MISSING, NO_HANDLER.format('rpc error: no runtime for "runsc" is configured'), True),
+    ),
+    "RuntimeClass": (
+        ("FailedCreate", 'pods "x" is forbidden: pod rejected: RuntimeClass "gvisor" not found'),
+        (
+            Reason.ISOLATION_MISSING,
+            NO_HANDLER.format('pods "x" is forbidden: pod rejected: RuntimeClass "gvisor" not found'),
+            True,
+        ),
+    ),
+    "network plugin": (
+        ("FailedCreatePodSandBox", "plugin type=bridge failed"),
+        (
+            Reason.UNSCHEDULABLE,
+            "the node could not make the pod's sandbox: plugin type=bridge failed. "
+            "Check the container runtime and the network plugin of the node",
+            False,
+        ),
+    ),
+    "mount": (
+        ("FailedMount", 'configmap "x" not found'),
+        (
+            Reason.UNSCHEDULABLE,
+            'the node could not mount a volume of the pod: configmap "x" not found. '
+            "Check that nobody deletes ConfigMaps there",
+            False,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("event", "expected"), EVENTS.values(), ids=EVENTS)
+def test_an_event_of_the_pod_or_its_job_is_explained(
+    event: tuple[str, str], expected: tuple[Reason, str, bool]
+) -> None:
+    found = diagnosis.from_event({"reason": event[0], "message": event[1]}, runtime_class="gvisor")
+    assert found is not None
+    assert (found.reason, found.message, found.final) == expected
+
+
+@pytest.mark.parametrize("reason", ["Scheduled", "Pulling", "Pulled", "Created", "Started", "SuccessfulCreate"])
+def test_an_event_of_a_pod_on_its_way_tells_nothing(reason: str) -> None:
+    assert diagnosis.from_event({"reason": reason, "message": "x"}, runtime_class=None) is None
 
 
 AFTER_START = {
@@ -328,25 +432,24 @@ def test_a_call_that_is_refused_or_not_answered_is_explained(
 
 
 SENTENCES = {
-    "deleted early": (diagnosis.deleted_early(), Reason.SANDBOX_LOST, DELETED),
     "no pod": (
-        diagnosis.never_started(None, 300, suspended=False),
+        diagnosis.never_scheduled(None, 300, suspended=False),
         Reason.UNSCHEDULABLE,
         "no pod appeared within schedule_timeout_seconds=300. Check that the Job controller runs",
     ),
     "suspended": (
-        diagnosis.never_started(None, 2.5, suspended=True),
+        diagnosis.never_scheduled(None, 2.5, suspended=True),
         Reason.UNSCHEDULABLE,
         "no pod appeared within schedule_timeout_seconds=2.5: the Job is suspended. "
         "Look for what suspends Jobs there, such as Kueue",
     ),
     "container not created in time": (
-        diagnosis.never_started(view(waiting("ContainerCreating")), 300, suspended=False),
+        diagnosis.never_scheduled(view(waiting("ContainerCreating")), 300, suspended=False),
         Reason.UNSCHEDULABLE,
         "the pod did not start within schedule_timeout_seconds=300 (ContainerCreating). Check the node it is on",
     ),
     "pod not taken up in time": (
-        diagnosis.never_started(view(pod(phase="Pending")), 300, suspended=False),
+        diagnosis.never_scheduled(view(pod(phase="Pending")), 300, suspended=False),
         Reason.UNSCHEDULABLE,
         "the pod did not start within schedule_timeout_seconds=300 (Pending). Check the node it is on",
     ),
@@ -354,6 +457,11 @@ SENTENCES = {
         diagnosis.never_began(),
         Reason.SANDBOX_LOST,
         "the container runs but the program did not start in time. Check the load of its node",
+    ),
+    "reply too late": (
+        diagnosis.late_reply(),
+        Reason.REPLY_INCOMPLETE,
+        "the rest of the reply did not arrive in time. Check the network to the API server, or return less",
     ),
     "aborted": (diagnosis.aborted(), Reason.ABORTED, "the caller aborted the execution"),
     "overran": (
@@ -391,11 +499,6 @@ def test_every_other_end_has_its_sentence(found: Diagnosis, reason: Reason, mess
 def test_a_pod_that_lost_a_race_for_its_quota_is_waited_for() -> None:
     race = 'Operation cannot be fulfilled on resourcequotas "sandbox": the object has been modified'
     assert not diagnosis.refused_pod(f"Error creating: {race}; please apply your changes to the latest version").final
-
-
-def test_only_what_happened_before_the_program_ran_may_be_tried_again() -> None:
-    assert diagnosis.deleted_early().again
-    assert not any(found.again for found, _, name in SENTENCES.values() if name != DELETED)
 
 
 def test_a_message_of_the_cluster_is_one_line_of_bounded_length() -> None:

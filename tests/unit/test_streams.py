@@ -31,6 +31,7 @@ class Server:
         self.pieces: queue.SimpleQueue[bytes | str] = queue.SimpleQueue()
         self.sent = 0
         self.client_gone = threading.Event()
+        self.news = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._stopped = threading.Event()
         threading.Thread(target=self._serve, daemon=True).start()
@@ -40,7 +41,7 @@ class Server:
         port = self._listener.getsockname()[1]
         timeout = urllib3.Timeout(connect=5.0, read=read_seconds)
         pool = urllib3.HTTPConnectionPool("127.0.0.1", port, retries=False)
-        return Stream(pool.request("GET", "/", preload_content=False, timeout=timeout))
+        return Stream(pool.request("GET", "/", preload_content=False, timeout=timeout), self.news.set)
 
     def stop(self) -> None:
         self._stopped.set()
@@ -92,10 +93,23 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     made.stop()
 
 
-def whole(stream: Stream) -> bytes:
+def wait_for(server: Server, seconds: float = 10) -> None:
+    server.news.wait(seconds)
+    server.news.clear()
+
+
+def read(server: Server, stream: Stream, seconds: float = 10) -> bytes | None:
+    """Return what a stream tells next, waiting for it as long as that."""
+    if (found := stream.read()) == b"":
+        wait_for(server, seconds)
+        found = stream.read()
+    return found
+
+
+def whole(server: Server, stream: Stream) -> bytes:
     """Return all that a stream tells until its end."""
     found = b""
-    while (chunk := stream.read(10)) is not None:
+    while (chunk := read(server, stream)) is not None:
         found += chunk
     return found
 
@@ -118,42 +132,45 @@ def no_thread_is_left() -> Iterator[None]:
 def test_bytes_arrive_as_they_were_sent(server: Server) -> None:
     for piece in (b"a\r\n", b"\xff\x00", b"b" * 200_000, END):
         server.pieces.put(piece)
-    assert whole(server.open()) == b"a\r\n\xff\x00" + b"b" * 200_000
+    assert whole(server, server.open()) == b"a\r\n\xff\x00" + b"b" * 200_000
 
 
 def test_a_silent_stream_gives_nothing_and_goes_on(server: Server) -> None:
     stream = server.open()
-    assert stream.read(0.05) == b""
+    assert read(server, stream, 0.05) == b""
     server.pieces.put(b"later")
-    assert stream.read(10) == b"later"
+    assert read(server, stream) == b"later"
     stream.close()
 
 
 def test_a_silent_stream_outlives_the_timeout_of_its_first_byte(server: Server) -> None:
     stream = server.open(read_seconds=0.1)
-    assert stream.read(0.4) == b""
+    assert read(server, stream, 0.4) == b""
     server.pieces.put(b"later")
-    assert stream.read(10) == b"later"
+    assert read(server, stream) == b"later"
     stream.close()
 
 
-@pytest.mark.parametrize("end", [END, CUT, RESET])
-def test_d11_a_stream_that_ends_or_is_cut_has_told_what_it_had_and_stays_at_its_end(server: Server, end: str) -> None:
+@pytest.mark.parametrize(("end", "cut"), [(END, False), (CUT, True), (RESET, True)], ids=["end", "cut", "reset"])
+def test_d11_a_stream_tells_its_end_from_a_cut_after_what_it_had_and_stays_there(
+    server: Server, end: str, cut: bool
+) -> None:
     stream = server.open()
     server.pieces.put(b"told")
-    assert stream.read(10) == b"told"
+    assert read(server, stream) == b"told"
     server.pieces.put(end)
-    assert whole(stream) in (b"", b"half")
-    assert stream.read(10) is None
+    assert whole(server, stream) in (b"", b"half")
+    assert stream.read() is None
+    assert stream.cut is cut
 
 
 def test_a_stream_that_is_closed_frees_its_thread_and_its_connection(server: Server) -> None:
     stream = server.open()
     server.pieces.put(b"told")
-    assert stream.read(10) == b"told"
+    assert read(server, stream) == b"told"
     stream.close()
     stream.close()
-    assert stream.read(10) is None
+    assert stream.read() is None
     assert server.client_gone.wait(10)
 
 
@@ -207,11 +224,13 @@ def listed(*items: dict[str, Any], version: str = "9") -> dict[str, Any]:
     return {"metadata": {"resourceVersion": version}, "items": list(items)}
 
 
-def read_all(watch: Watch) -> list[Any]:
+def read_all(server: Server, watch: Watch) -> list[Any]:
     """Return all changes until the watch is over."""
     found: list[Any] = []
-    while (changes := watch.read(10)) is not None:
+    while (changes := watch.read()) is not None:
         found += changes
+        if not changes:
+            wait_for(server)
     return found
 
 
@@ -225,14 +244,14 @@ def test_a_watch_tells_changes_in_order_however_the_lines_are_cut(server: Server
     for at in range(0, len(text), size):
         server.pieces.put(text[at : at + size])
     server.pieces.put(END)
-    assert read_all(Cluster(server).watch()) == CHANGES
+    assert read_all(server, Cluster(server).watch()) == CHANGES
 
 
 @pytest.mark.parametrize("line", [BOOKMARK, event("SOMETHING", {}), b"\n", b"  \n"], ids=repr)
 def test_a_line_that_tells_nothing_is_passed_over(server: Server, line: bytes) -> None:
     for piece in (line, event("ADDED", pod("a")), line, END):
         server.pieces.put(piece)
-    assert read_all(Cluster(server).watch()) == [("ADDED", pod("a"))]
+    assert read_all(server, Cluster(server).watch()) == [("ADDED", pod("a"))]
 
 
 @pytest.mark.parametrize(
@@ -252,8 +271,7 @@ def test_a_line_that_tells_nothing_is_passed_over(server: Server, line: bytes) -
 def test_a_line_that_makes_no_sense_ends_the_watch_after_what_came_before(server: Server, line: bytes) -> None:
     server.pieces.put(event("ADDED", pod("a")) + line + event("ADDED", pod("b")))
     watch = Cluster(server).watch()
-    assert watch.read(10) == [("ADDED", pod("a"))]
-    assert watch.read(10) is None
+    assert read_all(server, watch) == [("ADDED", pod("a"))]
 
 
 def test_a_watch_begins_with_what_exists(server: Server) -> None:
@@ -266,11 +284,11 @@ def test_an_event_that_was_cut_is_no_change_and_not_mixed_with_the_next_watch(se
     for piece in (b'{"type": "ADDED", "obj', END):
         server.pieces.put(piece)
     watch = Cluster(server, listed()).watch()
-    assert read_all(watch) == []
+    assert read_all(server, watch) == []
     assert watch.reopen() == []
     for piece in (event("ADDED", pod("a")), END):
         server.pieces.put(piece)
-    assert read_all(watch) == [("ADDED", pod("a"))]
+    assert read_all(server, watch) == [("ADDED", pod("a"))]
 
 
 def test_a_watch_that_is_opened_again_tells_what_was_deleted_meanwhile(server: Server) -> None:
@@ -278,7 +296,7 @@ def test_a_watch_that_is_opened_again_tells_what_was_deleted_meanwhile(server: S
         server.pieces.put(piece)
     cluster = Cluster(server, listed(pod("c"), pod("d"), version="41"))
     watch = cluster.watch()
-    read_all(watch)
+    read_all(server, watch)
     assert watch.reopen() == [("DELETED", pod("a")), ("MODIFIED", pod("c")), ("MODIFIED", pod("d"))]
     assert cluster.versions == ["", "41"]
     watch.close()
@@ -310,7 +328,7 @@ def test_a_watch_that_cannot_be_opened_again_may_be_asked_once_more_and_loses_no
     for piece in (event("ADDED", pod("a")), END):
         server.pieces.put(piece)
     watch = Watch(cluster.list, open_from)
-    read_all(watch)
+    read_all(server, watch)
     with pytest.raises(Unreachable):
         watch.reopen()
     assert watch.reopen() == [("DELETED", pod("a"))]
