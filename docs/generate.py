@@ -15,6 +15,7 @@ from typer.cli import get_docs_for_click
 
 from adk_gke_sandbox import GkeCodeExecutor, execution
 from adk_gke_sandbox.adk import results
+from adk_gke_sandbox.cli import exit_codes
 from adk_gke_sandbox.cli import main as cli
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Toleration
@@ -73,7 +74,7 @@ def reasons() -> str:
             told[reason.name],
             "" if reason is Reason.COMPLETED else MARKERS[reason in CODE_REASONS],
             _code(reason, lambda outcome: results.to_result(outcome).exit_code),
-            _code(reason, cli._exit_code),
+            _code(reason, exit_codes.exit_code),
         )
         for reason in Reason
     ]
@@ -81,7 +82,7 @@ def reasons() -> str:
         f"{NOTE}# Reasons\n\n{_markdown(str(inspect.getdoc(Reason)))} A failure begins with the words of the third "
         "column; then follow the reason and one sentence of cause and cure.\n\n"
         + rows_of(("reason", "meaning", "begins with", "`exit_code` for ADK", "exit code of the command"), rows)
-        + f"\nThe command ends with {cli.EXIT_USAGE} for bad input, before anything was run.\n"
+        + f"\nThe command ends with {exit_codes.EXIT_USAGE} for bad input, before anything was run.\n"
     )
 
 

@@ -61,7 +61,7 @@ async def _converse(contract: Mapping[str, object]) -> bool:
     from analyst import QUESTION, ask
 
     from adk_gke_sandbox import GkeCodeExecutor
-    from adk_gke_sandbox.cli.main import phases
+    from adk_gke_sandbox.cli.output import phases
     from adk_gke_sandbox.execution import Timings
 
     class Phases(logging.Handler):

@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adk_gke_sandbox.preflight.permissions import (
+    NEEDED,
+    REFUSED,
+    Access,
+    Grant,
+)
+from adk_gke_sandbox.preflight.readings import OTHER_PERMISSIONS, readings
+from adk_gke_sandbox.preflight.verdicts import Check, Problem, Result, Status, Unreadable, Verdict, evaluate
 
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import (
@@ -22,14 +30,6 @@ from adk_gke_sandbox.contract import (
 from adk_gke_sandbox.execution import Outcome, Reason
 from adk_gke_sandbox.preflight import probe, trials
 from adk_gke_sandbox.preflight.checks import CHECKS, INSIDE
-from adk_gke_sandbox.preflight.permissions import (
-    NEEDED,
-    REFUSED,
-    Access,
-    Grant,
-)
-from adk_gke_sandbox.preflight.readings import OTHER_PERMISSIONS, readings
-from adk_gke_sandbox.preflight.verdicts import Check, Problem, Result, Status, Unreadable, Verdict, evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = Contract(stack="test", image=f"registry/project/data@sha256:{'a' * 64}")

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from adk_gke_sandbox.preflight.verdicts import Problem, Report, Result, Status
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -16,7 +17,6 @@ from adk_gke_sandbox.contract import (
 )
 from adk_gke_sandbox.preflight import rendering
 from adk_gke_sandbox.preflight.checks import CHECKS, INSIDE
-from adk_gke_sandbox.preflight.verdicts import Problem, Report, Result, Status
 from tests.unit.fake_api import kubeconfig
 
 CONTRACT = Contract(stack="test", image=f"registry/project/data@sha256:{'a' * 64}")

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-from adk_gke_sandbox.contract import (
-    EXECUTOR_RULES,
-    Contract,
-)
 from adk_gke_sandbox.preflight.permissions import (
     NEEDED,
     REFUSED,
@@ -17,6 +12,11 @@ from adk_gke_sandbox.preflight.permissions import (
     grants,
     in_rules,
     review,
+)
+
+from adk_gke_sandbox.contract import (
+    EXECUTOR_RULES,
+    Contract,
 )
 
 CONTRACT = Contract(stack="test", image=f"registry/project/data@sha256:{'a' * 64}")

@@ -1,6 +1,7 @@
-"""What the command line does with a program's output: its text on a terminal, its files in a folder.
+"""What the command line prints of its own, and what it does with a program's text and files.
 
-Both come from a program that nobody has read. Its text cannot steer the terminal, and its files replace nothing.
+The text and the files come from a program that nobody has read: the text cannot steer the terminal, and the files
+replace nothing.
 """
 
 from __future__ import annotations
@@ -10,14 +11,60 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adk_gke_sandbox import telemetry
+from adk_gke_sandbox.cli.exit_codes import EXIT_USAGE
 from adk_gke_sandbox.errors import SandboxError
-from adk_gke_sandbox.execution import File
+from adk_gke_sandbox.execution import File, Timings
+
+OUT: Final = Console(soft_wrap=True, highlight=False)
+ERR: Final = Console(stderr=True, soft_wrap=True, highlight=False)
 
 _STEERING: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of what moves the cursor, changes the terminal, or turns the direction of text."""
 
 _PLAIN: Final = frozenset("\n\t\u200d")
 """Of these what text needs; the last one joins emoji."""
+
+
+def fail(what: SandboxError | str) -> None:
+    """Say what went wrong."""
+    ERR.print(f"adk-gke-sandbox: {what}", style="red", markup=False)
+
+
+def bad_usage(error: SandboxError) -> typer.Exit:
+    """Say what is wrong with what was given, and return what ends the command."""
+    fail(error)
+    return typer.Exit(EXIT_USAGE)
+
+
+def warn(text: str) -> None:
+    """Say what the user should know of a result."""
+    ERR.print(text, style="yellow", markup=False)
+
+
+def note(text: str) -> None:
+    """Say what is good to know."""
+    ERR.print(text, style="dim", markup=False)
+
+
+def phases(title: str, timings: Timings, cpu_seconds: float, peak_memory_bytes: int) -> Table:
+    """Return a table of the phases and the usage of an execution."""
+    table = Table(title=title)
+    shown = {**{phase: getattr(timings, phase) for phase in telemetry.PHASES}, "total": timings.total}
+    for phase in shown:
+        table.add_column(phase, justify="right")
+    table.add_column("cpu", justify="right")
+    table.add_column("peak memory", justify="right")
+    table.add_row(
+        *(f"{seconds:.2f} s" for seconds in shown.values()),
+        f"{cpu_seconds:.2f} s",
+        f"{peak_memory_bytes / 1024 / 1024:.0f} MiB",
+    )
+    return table
 
 
 class FileRefused(SandboxError):

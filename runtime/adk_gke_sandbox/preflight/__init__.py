@@ -1,79 +1,73 @@
-"""The contract against the live cluster: read, judge, and look at one sandbox from inside.
+"""Preflight: what only the live cluster can tell, before agents run on it.
 
-Runs under whatever identity it is given. What may be read decides how much is shown: the platform team sees all,
-the agents' identity what its Role allows; nothing that could not be looked at counts as good. Nothing is changed:
-the trials are dry runs, and the probe is an execution like any other.
+Who may do what (``access``), what the API server lets in (``dry_run``), and what one sandbox is from inside
+(``probe``). What others tell is left to them: ``pulumi preview --refresh --expect-no-changes`` whether objects are as
+the program says, the policy pack whether the program follows the rules.
+
+It runs under whatever identity it is given; what that may not look at is ``unknown`` and never counts as good.
+Nothing is changed: the offers are dry runs, and the probe is an execution like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.resources import files as package_files
+from contextlib import closing
+from typing import Any, Final
 
-from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.cluster import api
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
-from adk_gke_sandbox.execution import Outcome
-from adk_gke_sandbox.preflight import probe
-from adk_gke_sandbox.preflight.checks import CHECKS, INSIDE, PROBE, PROBE_NETWORK
-from adk_gke_sandbox.preflight.observation import observe
-from adk_gke_sandbox.preflight.verdicts import Problem, Report, Result, Status, Unreadable, blocked, evaluate
+from adk_gke_sandbox.errors import ClusterError
+from adk_gke_sandbox.preflight import access, dry_run, probe, reached
+from adk_gke_sandbox.preflight.checks import make_checks
+from adk_gke_sandbox.preflight.reached import CheckedCluster, Document
+from adk_gke_sandbox.preflight.report import Report
 from adk_gke_sandbox.sandbox import Sandbox
 
-__all__ = ["Problem", "Report", "Result", "Status", "run"]
+__all__ = ["run"]
+
+CLUSTER_CHECKS: Final = (*reached.CHECKS, *access.CHECKS, *dry_run.CHECKS)
+"""Made by asking the API server, in this order. What looks at the agents' side of the network belongs behind them."""
+
+SANDBOX_CHECKS: Final = probe.CHECKS
+"""Made with one program in a sandbox."""
 
 
-def run(
-    contract: Contract,
-    *,
-    kubeconfig_path: str | None = None,
-    kubeconfig_context: str | None = None,
-    report: Callable[[str], None] = lambda _: None,
-) -> Report:
+def run(contract: Contract, *, report: Callable[[str], None] = lambda _: None, **overrides: Any) -> Report:
     """Check a cluster against a contract; trouble with the cluster is a result, too.
 
     Args:
         contract: What the cluster should be.
-        kubeconfig_path: As of ``ExecutorConfig``.
-        kubeconfig_context: As of ``ExecutorConfig``; ``None`` is the contract's.
         report: Is told what is being done.
+        **overrides: As of ``ExecutorConfig.from_contract``, for example ``kubeconfig_path``.
 
     Raises:
         ConfigError: no such kubeconfig or context, or a contract that no executor can work with.
     """
-    context = kubeconfig_context or contract.cluster.context or None
-    config = ExecutorConfig.from_contract(
-        contract,
-        kubeconfig_path=kubeconfig_path,
-        kubeconfig_context=context,
-        timeout_seconds=min(probe.TIMEOUT_SECONDS, contract.ceilings.timeout_seconds),
-    )
-    cluster = kube.connect(kubeconfig_path, context)
-    try:
-        report("reading the cluster")
-        seen = observe(cluster, contract, config)
-    finally:
-        cluster.close()
-    results = evaluate(CHECKS, contract, seen)
-    if not blocked(PROBE, results):
-        report("running a program in a sandbox")
-        # Where the network is known to be open, nobody should knock.
-        tried = seen["targets"] if not blocked(PROBE_NETWORK, results) else ()
-        seen = {**seen, "targets": tried, "probe": _run_probe(config, tried)}
-    results = evaluate(INSIDE, contract, seen, results)
-    identity = seen["identity"]
-    return Report(
-        stack=contract.stack,
-        server=cluster.host,
-        identity="" if isinstance(identity, Unreadable) else identity,
-        results=results,
-    )
+    overrides.setdefault("kubeconfig_context", contract.cluster.context or None)
+    overrides["timeout_seconds"] = min(probe.TIMEOUT_SECONDS, contract.ceilings.timeout_seconds)
+    config = ExecutorConfig.from_contract(contract, **overrides)
+    with closing(api.connect(config.kubeconfig_path, config.kubeconfig_context)) as connection:
 
+        def read(group_version: str, resource: str, **which: str) -> Document:
+            return connection.read(group_version.rpartition("/")[0], resource, **which)
 
-def _run_probe(config: ExecutorConfig, tried: tuple[probe.Target, ...]) -> Outcome:
-    code = package_files("adk_gke_sandbox.pod").joinpath("probe.py").read_text(encoding="utf-8")
-    sandbox = Sandbox(config)
-    try:
-        return sandbox.run(code, argv=probe.arguments(tried))
-    finally:
-        sandbox.close()
+        def create(group_version: str, resource: str, manifest: Document, **how: Any) -> Document:
+            return connection.create(group_version.rpartition("/")[0], resource, manifest, **how)
+
+        with closing(Sandbox(config)) as sandbox:
+            cluster = CheckedCluster(
+                contract=contract,
+                config=config,
+                server=connection.host,
+                read=read,
+                create=create,
+                run=lambda code, argv: sandbox.run(code, argv=argv),
+            )
+            results = make_checks(CLUSTER_CHECKS, cluster, (), report)
+            results = make_checks(SANDBOX_CHECKS, probe.ProbedSandbox(cluster=cluster), results, report)
+        try:
+            identity = cluster.identity
+        except ClusterError:
+            identity = ""
+    return Report(stack=contract.stack, server=cluster.server, identity=identity, results=tuple(results))

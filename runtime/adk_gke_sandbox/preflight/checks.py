@@ -1,184 +1,123 @@
-"""All checks, in the order in which they are judged: what others build on first. Data only."""
+"""What a check is, what came of it, and how checks that build on each other are made in their order.
+
+A check that cannot be made is ``unknown``, never ``pass``. One that builds on a check that failed is ``skipped``, so
+that what fails is what to repair. What is checked is in the other modules of this folder.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
 
-from adk_gke_sandbox.preflight import admission, bounds, environment, identities, inside
-from adk_gke_sandbox.preflight.verdicts import Check
+from adk_gke_sandbox.contract import Contract
+from adk_gke_sandbox.errors import ClusterError, Forbidden
 
-_POLICIES: Final = ("pods_policy", "pods_binding", "jobs_policy", "jobs_binding")
+T = TypeVar("T")
 
-CHECKS: Final[tuple[Check, ...]] = (
-    Check(
-        id="api-server",
-        shows=f"The API server answers, takes the credentials and is Kubernetes 1.{environment.MIN_MINOR} or later",
-        judge=environment.api_server,
-    ),
-    Check(
-        id="namespaces",
-        shows="Both namespaces exist and carry the label of the contract's stack",
-        judge=environment.namespaces,
-        reads=("sandbox_namespace", "agents_namespace"),
-        needs=("api-server",),
-    ),
-    Check(
-        id="contract",
-        shows="Agents mount the contract that is checked",
-        judge=environment.mounted_contract,
-        reads=("mounted_contract",),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="runtime-class",
-        shows="The contract's RuntimeClass exists and its handler is gVisor's",
-        judge=environment.runtime_class,
-        reads=("runtime_class",),
-        needs=("api-server",),
-    ),
-    Check(
-        id="pod-security",
-        shows="The sandbox namespace enforces the Pod Security Standard `restricted`, the agents' at least `baseline`, "
-        "each in a fixed version",
-        judge=environment.pod_security,
-        reads=("sandbox_namespace", "agents_namespace"),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="service-accounts",
-        shows="The ServiceAccounts of agents and of sandboxes exist",
-        judge=environment.service_accounts,
-        reads=("agent_account", "sandbox_account"),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="tokens",
-        shows="No ServiceAccount of the sandbox namespace that a pod could run under mounts a token",
-        judge=environment.tokens,
-        reads=("sandbox_account", "default_account"),
-        needs=("service-accounts",),
-    ),
-    Check(
-        id="executor-allowed",
-        shows="The agents' identity may make every call of the executor",
-        judge=identities.allowed,
-        reads=("reviews",),
-        needs=("service-accounts",),
-    ),
-    Check(
-        id="executor-refused",
-        shows="It may not read secrets or other executions, start or enter pods, take other identities, or change "
-        "roles, policies and quota",
-        judge=identities.refused,
-        reads=("reviews",),
-        needs=("service-accounts",),
-    ),
-    Check(
-        id=identities.EXACT,
-        shows="It is granted exactly the executor's rules in the sandbox namespace, by whatever binding",
-        judge=identities.exact,
-        reads=("agent_grants",),
-        needs=("service-accounts",),
-    ),
-    Check(
-        id="sandbox-bindings",
-        shows="No binding names a ServiceAccount of sandboxes",
-        judge=identities.bound_to_nothing,
-        reads=("sandbox_grants",),
-        needs=("service-accounts",),
-    ),
-    Check(
-        id="quota",
-        shows="Pods, Jobs, CPU and memory of all sandboxes are bounded, one execution at its ceilings fits in, "
-        "secrets, services and volumes are none",
-        judge=bounds.quota,
-        reads=("quotas",),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="limit-range",
-        shows="CPU and memory of one sandbox are bounded by the contract's ceilings",
-        judge=bounds.limit_range,
-        reads=("limit_ranges",),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="network-policies",
-        shows="Both namespaces deny all traffic by default, and nothing opens the sandboxes'",
-        judge=bounds.network_policies,
-        reads=("network_policies", "agents_network_policies"),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="admission-policies",
-        shows="The admission policies for pods and Jobs exist, fail closed and are bound to the sandbox namespace",
-        judge=admission.policies,
-        reads=(*_POLICIES, "sandbox_namespace"),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="image",
-        shows="The contract's image is named by digest, and allowed",
-        judge=admission.image,
-        reads=("job_trials",),
-        needs=("namespaces",),
-    ),
-    Check(
-        id="job-admitted",
-        shows="The API server lets the executor's own Job in (dry run)",
-        judge=admission.job_admitted,
-        reads=("job_trials",),
-        needs=("namespaces", "runtime-class", "quota", "image"),
-    ),
-    Check(
-        id="jobs-refused",
-        shows="It refuses Jobs that break one rule each, for that rule (dry run)",
-        judge=admission.jobs_refused,
-        reads=("job_trials",),
-        needs=("admission-policies", "job-admitted"),
-    ),
-    Check(
-        id="pods-refused",
-        shows="It refuses pods that break one rule each, for that rule (dry run)",
-        judge=admission.pods_refused,
-        reads=("pod_trials",),
-        needs=("admission-policies", "job-admitted", "service-accounts", "limit-range"),
-    ),
-)
-"""Made without starting anything."""
 
-PROBE: Final = Check(
-    id="probe",
-    shows="A program runs in a sandbox to its end, on the path that agents take",
-    judge=inside.ran,
-    reads=("probe",),
-    needs=("job-admitted", "service-accounts", "limit-range"),
-)
+class Status(StrEnum):
+    """What came of a check."""
 
-PROBE_NETWORK: Final = Check(
-    id="probe-network",
-    shows="No address of the cluster answers it: API server, kubelets, name servers, on GKE the metadata server",
-    judge=inside.network,
-    reads=("probe",),
-    needs=("probe", "network-policies"),
-)
+    PASS = "pass"  # noqa: S105 - not a password
+    """The cluster is as it should be."""
+    FAIL = "fail"
+    """It is not; there is a problem with its fix."""
+    UNKNOWN = "unknown"
+    """It could not be looked at, most often because a permission is missing."""
+    SKIPPED = "skipped"
+    """A check that this one builds on failed; repair that first."""
 
-INSIDE: Final[tuple[Check, ...]] = (
-    PROBE,
-    Check(
-        id="probe-gvisor",
-        shows="The kernel that it runs on is gVisor's, by the kernel's own log",
-        judge=inside.gvisor,
-        reads=("probe",),
-        needs=("probe",),
-    ),
-    PROBE_NETWORK,
-    Check(
-        id="probe-identity",
-        shows="It is not root, and has no token",
-        judge=inside.identity,
-        reads=("probe",),
-        needs=("probe",),
-    ),
-)
-"""Made with the report of one program in a sandbox."""
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as it should be: kind and name, what should be, what is, and what to do."""
+
+    object: str
+    expected: str
+    found: str
+    fix: str
+
+
+Findings = tuple[str, list[Problem]]
+"""What there is, and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[T]):
+    """One line of the report; the docstring of ``look`` says what a pass shows.
+
+    Attributes:
+        look: Looks at what is checked. A ``ClusterError`` means that it could not.
+        permission: What the caller must be allowed.
+        needs: Checks that must not have failed.
+    """
+
+    look: Callable[[T], Findings]
+    permission: str
+    needs: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """Short name."""
+        return self.look.__name__.replace("_", "-")
+
+
+def check(*needs: str, permission: str) -> Callable[[Callable[[T], Findings]], Check[T]]:
+    """Make a check of the function that looks."""
+    return lambda look: Check(look, permission, needs)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a check: what there is, and what is wrong or stood in the way."""
+
+    check: str
+    status: Status
+    summary: str
+    problems: tuple[Problem, ...] = ()
+
+
+def make_checks(
+    checks: Iterable[Check[T]], checked: T, before: Iterable[Result], report: Callable[[str], None]
+) -> list[Result]:
+    """Make checks in their order and return their results behind those from before; ``report`` is told of each."""
+    results = [*before]
+    for each in checks:
+        bad = {result.check for result in results if result.status in (Status.FAIL, Status.SKIPPED)}
+        if need := next((need for need in each.needs if need in bad), ""):
+            results.append(Result(each.id, Status.SKIPPED, f"{need} comes first"))
+        else:
+            report(f"checking {each.id}")
+            results.append(_result(each, checked))
+    return results
+
+
+def _result(made: Check[T], checked: T) -> Result:
+    try:
+        summary, problems = made.look(checked)
+    except ClusterError as error:
+        allow = f"Run preflight as the platform team, or allow this identity to {made.permission}"
+        fix = allow if isinstance(error, Forbidden) else "Run preflight again"
+        problem = Problem("this check", f"to {made.permission}", error.message, fix)
+        return Result(made.id, Status.UNKNOWN, f"cannot {made.permission}", (problem,))
+    if not problems:
+        return Result(made.id, Status.PASS, summary)
+    more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+    return Result(made.id, Status.FAIL, f"{problems[0].object}: {problems[0].found}{more}", tuple(problems))
+
+
+def stack_up(contract: Contract) -> str:
+    """Return the command that makes what is missing; without a refresh Pulumi does not look at the cluster."""
+    return f"`pulumi up --refresh --stack {contract.stack}`"
+
+
+def delete_object(kind: str, name: str, namespace: str = "") -> str:
+    """Return the command that deletes what somebody made, or changed so that ``pulumi up`` has to make it anew.
+
+    Pulumi does not see what was added to a list, and stops with a conflict where somebody else wrote a field
+    (https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/).
+    """
+    where = f" -n {namespace}" if namespace else ""
+    return f"`kubectl delete --ignore-not-found {kind.lower()} {name}{where}`"

@@ -1,25 +1,34 @@
-"""The addresses that ``pod.probe`` tries from inside a sandbox, and its report. Pure.
+"""One sandbox from inside: a program runs in it, on the path that agents take, and reports what it is and reaches.
 
-It tries addresses of the cluster that it runs in only, and the metadata server only on GKE, where there is one.
+The program is ``pod.probe``. It tries only addresses of the cluster that it runs in, and the metadata server only on
+GKE, where there is one.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files as package_files
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
+from adk_gke_sandbox.contract import SANDBOX_UID
+from adk_gke_sandbox.errors import ClusterError
 from adk_gke_sandbox.execution import Outcome, Reason
+from adk_gke_sandbox.preflight.checks import Findings, Problem, check, stack_up
+from adk_gke_sandbox.preflight.reached import CheckedCluster, Document
 
 TIMEOUT_SECONDS: Final = 60
 """Wall-clock time of the program: some seconds of attempts at once, on a slow node."""
 
-ATTEMPT_SECONDS: Final = 3.0
+_ATTEMPT_SECONDS: Final = 3.0
 """How long each address is tried, again and again: some networks enforce a policy a moment after a pod starts."""
 
-KUBELETS: Final = 3
+_KUBELETS: Final = 3
 """Nodes whose kubelet is tried, at the most."""
 
 _METADATA_SERVER: Final = "169.254.169.254"
@@ -28,128 +37,168 @@ _METADATA_SERVER: Final = "169.254.169.254"
 _NODE_LOCAL_DNS: Final = "169.254.20.10"
 """https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache."""
 
+_PERMISSION: Final = "run programs, as the executor's Role allows"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """An address that must not answer a sandbox.
 
-    Attributes:
-        name: What is there.
-        address: IP address.
-        port: Port.
-        protocol: ``tcp`` is open when a connection is made, ``dns`` when a query by UDP is answered.
-    """
+class Target(NamedTuple):
+    """An address that must not answer a sandbox: by ``tcp`` with a connection, by ``dns`` to a query over UDP."""
 
     name: str
     address: str
     port: int
-    protocol: Literal["tcp", "dns"] = "tcp"
+    protocol: str = "tcp"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address}:{self.port}{'/udp' if self.protocol == 'dns' else ''})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Insight:
-    """What the program saw.
+@dataclass(kw_only=True)
+class ProbedSandbox:
+    """A sandbox of a cluster, in which the program runs once, when its outcome is first asked for."""
 
-    Attributes:
-        gvisor: Whether the kernel's log is gVisor's.
-        kernel: First line of the kernel's log, or why there is none.
-        uid: User id of the program.
-        credentials: Paths and variables that lead to the Kubernetes API, if any.
-        name_servers: Name servers that the resolver asks, beside the sandbox's own loopback.
-        opened: The targets that answered, by their number.
-    """
+    cluster: CheckedCluster
 
-    gvisor: bool
-    kernel: str
-    uid: int
-    credentials: tuple[str, ...]
-    name_servers: tuple[str, ...]
-    opened: tuple[int, ...]
+    @cached_property
+    def targets(self) -> tuple[Target, ...]:
+        """What the program tries: what a sandbox must not reach, as far as addresses are known."""
+        contract, url = self.cluster.contract, urlsplit(self.cluster.server)
+        port = url.port or 443
+        found = [Target("API server", address, port) for address in _addresses(url.hostname or "", port)]
+        found += self._service("default", "kubernetes", 443)
+        for node in (self._known("nodes").get("items") or [])[:_KUBELETS]:
+            addresses = {entry["type"]: entry["address"] for entry in node["status"].get("addresses") or []}
+            if address := addresses.get("InternalIP"):
+                found.append(Target(f"kubelet of {node['metadata']['name']}", address, 10250))
+        name_servers = self._service("kube-system", "kube-dns", 53)
+        if contract.cluster.project:
+            found.append(Target("metadata server", _METADATA_SERVER, 80))
+            name_servers.append(Target("node-local DNS", _NODE_LOCAL_DNS, 53))
+        if contract.egress == "none":
+            found += [server._replace(protocol=protocol) for server in name_servers for protocol in ("tcp", "dns")]
+        else:
+            # Name servers and public addresses may answer.
+            found = [target for target in found if not ipaddress.ip_address(target.address).is_global]
+        # An address may have two names; the first one is kept.
+        return tuple({target[1:]: target for target in reversed(found)}.values())[::-1]
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """What came of the program."""
+        return self.cluster.run(program(), arguments(self.targets))
+
+    @property
+    def report(self) -> Document:
+        """What the program saw."""
+        return parse_report(self.outcome.stdout)
+
+    def _service(self, namespace: str, name: str, port: int) -> list[Target]:
+        address = (self._known("services", namespace=namespace, name=name).get("spec") or {}).get("clusterIP")
+        return [Target(f"Service {namespace}/{name}", address, port)] if address and address != "None" else []
+
+    def _known(self, resource: str, **which: str) -> Document:
+        """Return what tells an address, empty where it may not be read: then there is less to try."""
+        try:
+            return self.cluster.read("v1", resource, **which)
+        except ClusterError:
+            return {}
 
 
-def targets(
-    *,
-    api_server: Iterable[str],
-    port: int,
-    services: Mapping[str, Any],
-    nodes: Iterable[Mapping[str, Any]],
-    gke: bool,
-    egress: str = "none",
-) -> tuple[Target, ...]:
-    """Return what a sandbox must not reach.
-
-    Args:
-        api_server: Addresses at which the caller itself reaches the API server.
-        port: Port there.
-        services: The Services ``kubernetes`` and ``kube-dns``, as far as they are known.
-        nodes: Nodes, as far as they are known.
-        gke: Whether the cluster is on GKE, where a metadata server and a name server have addresses of their own.
-        egress: The contract's; where it is not ``none``, name servers and public addresses may answer.
-    """
-    found = [Target(name="API server", address=address, port=port) for address in api_server if _is_elsewhere(address)]
-    if address := _cluster_ip(services.get("kubernetes")):
-        found.append(Target(name="Service default/kubernetes", address=address, port=443))
-    for node in list(nodes)[:KUBELETS]:
-        found += [
-            Target(name=f"kubelet of {node['metadata']['name']}", address=entry["address"], port=10250)
-            for entry in (node.get("status") or {}).get("addresses") or []
-            if entry.get("type") == "InternalIP"
-        ]
-    if gke:
-        found.append(Target(name="metadata server", address=_METADATA_SERVER, port=80))
-    if egress != "none":
-        return _distinct(target for target in found if not ipaddress.ip_address(target.address).is_global)
-    name_servers = {"Service kube-system/kube-dns": _cluster_ip(services.get("kube-dns"))}
-    if gke:
-        name_servers["node-local DNS"] = _NODE_LOCAL_DNS
-    for name, address in name_servers.items():
-        if address:
-            found += [
-                Target(name=name, address=address, port=53),
-                Target(name=name, address=address, port=53, protocol="dns"),
-            ]
-    return _distinct(found)
+def program() -> str:
+    """Return the program that runs inside."""
+    return package_files("adk_gke_sandbox.pod").joinpath("probe.py").read_text(encoding="utf-8")
 
 
 def arguments(tried: Iterable[Target]) -> tuple[str, ...]:
-    """Return the arguments of ``pod.probe``."""
-    return (json.dumps([asdict(target) for target in tried]), str(ATTEMPT_SECONDS))
+    """Return the program's arguments."""
+    return (json.dumps([target._asdict() for target in tried]), str(_ATTEMPT_SECONDS))
 
 
-def insight(outcome: Outcome) -> Insight | None:
-    """Return the program's report, or nothing where it made none that can be read."""
-    if outcome.reason is not Reason.COMPLETED:
-        return None
+def parse_report(stdout: bytes) -> dict[str, Any]:
+    """Return what the program printed; its keys are explained there.
+
+    Raises:
+        ValueError: it is no report.
+    """
+    found = json.loads(stdout)
+    if not isinstance(found, dict) or found.keys() != {
+        *("gvisor", "kernel", "uid", "credentials", "name_servers", "opened")
+    }:
+        raise ValueError("not a report of the probe")
+    return found
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Return the addresses of a host as this machine knows them; a tunnel's loopback would be the sandbox's own."""
     try:
-        found = json.loads(outcome.stdout)
-        return Insight(
-            gvisor=bool(found["gvisor"]),
-            kernel=str(found["kernel"]),
-            uid=int(found["uid"]),
-            credentials=tuple(str(item) for item in found["credentials"]),
-            name_servers=tuple(str(item) for item in found["name_servers"]),
-            opened=tuple(int(item) for item in found["opened"]),
-        )
-    except (ValueError, LookupError, TypeError):
-        return None
+        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except OSError:
+        return []
+    return [address for address in found if not ipaddress.ip_address(address).is_loopback]
 
 
-def _distinct(found: Iterable[Target]) -> tuple[Target, ...]:
-    """Return the first target of each address."""
-    known: dict[tuple[str, int, str], Target] = {}
-    for target in found:
-        known.setdefault((target.address, target.port, target.protocol), target)
-    return tuple(known.values())
+@check("job-admitted", permission=_PERMISSION)
+def probe(probed: ProbedSandbox) -> Findings:
+    """A program runs in a sandbox to its end, on the path that agents take."""
+    outcome, said = probed.outcome, ""
+    fix = "Do what the message says, then run preflight again; `adk-gke-sandbox run` takes the same path"
+    if outcome.reason is not Reason.COMPLETED:
+        said = f"{outcome.reason.value}: {outcome.message or outcome.stderr.decode('utf-8', 'replace')[-500:]}"
+    else:
+        try:
+            parse_report(outcome.stdout)
+        except ValueError:
+            said = f"no report but {outcome.stdout[:200]!r}"
+            fix = "Use another image: this one's Python cannot run the probe"
+    subject = f"execution {outcome.name} with {probed.cluster.contract.image}"
+    problems = [Problem(subject, "runs to its end", said, fix)] if said else []
+    return f"ran in {outcome.timings.total:.1f} s ({outcome.launch})", problems
 
 
-def _is_elsewhere(address: str) -> bool:
-    """Whether an address means another host to a sandbox: a tunnel's loopback would be its own."""
-    return not ipaddress.ip_address(address).is_loopback
+@check("probe", permission=_PERMISSION)
+def probe_gvisor(probed: ProbedSandbox) -> Findings:
+    """The kernel that it runs on is gVisor's, by the kernel's own log."""
+    subject, kernel = f"RuntimeClass {probed.cluster.contract.runtime_class}", str(probed.report["kernel"])
+    fix = (
+        "Programs run on the kernel of the node. Stop agents now. On GKE the node pool needs GKE Sandbox "
+        "(sandbox_config.type GVISOR); elsewhere the RuntimeClass' handler must be runsc"
+    )
+    problem = Problem(subject, "a kernel log that begins with gVisor's banner", kernel, fix)
+    return kernel, [] if probed.report["gvisor"] is True else [problem]
 
 
-def _cluster_ip(service: Mapping[str, Any] | None) -> str:
-    address = str(((service or {}).get("spec") or {}).get("clusterIP") or "")
-    return "" if address == "None" else address
+@check("probe", permission=_PERMISSION)
+def probe_network(probed: ProbedSandbox) -> Findings:
+    """No address of the cluster answers it: API server, kubelets, name servers, on GKE the metadata server."""
+    contract, found, tried = probed.cluster.contract, probed.report, probed.targets
+    fix = (
+        "Programs reach the network. Stop agents now. Delete what the stack has not made of `kubectl get "
+        f"networkpolicies -n {contract.namespace}`: policies add up. Check that the cluster enforces them (on GKE: "
+        f"Dataplane V2, datapath_provider ADVANCED_DATAPATH), then run {stack_up(contract)}"
+    )
+    opened = [target for number, target in enumerate(tried) if number in found["opened"]]
+    problems = [Problem(str(target), "does not answer a sandbox", "answered", fix) for target in opened]
+    if found["name_servers"] and contract.egress == "none":
+        subject, fix = "/etc/resolv.conf of a sandbox", "Use the release of this package that made the stack"
+        problems.append(Problem(subject, "no name server but its loopback", ", ".join(found["name_servers"]), fix))
+    if not tried:
+        fix = "Run preflight as an identity that may get the service kubernetes in default"
+        problems.append(Problem("addresses of the cluster", "at least one to try from inside", "none is known", fix))
+    return f"no answer from {', '.join(str(target) for target in tried)}", problems
+
+
+@check("probe", permission=_PERMISSION)
+def probe_identity(probed: ProbedSandbox) -> Findings:
+    """It is not root, and has no token."""
+    found = probed.report
+    wrong = {f"uid {SANDBOX_UID}": f"uid {found['uid']}"} if found["uid"] != SANDBOX_UID else {}
+    if found["credentials"]:
+        wrong["no token and no address of the Kubernetes API"] = ", ".join(found["credentials"])
+    fix = (
+        "Something changes pods on their way in: look at `kubectl get mutatingwebhookconfigurations`, then run "
+        f"{stack_up(probed.cluster.contract)}"
+    )
+    subject = f"execution {probed.outcome.name}"
+    return f"uid {found['uid']}, no token", [Problem(subject, *each, fix) for each in wrong.items()]
+
+
+CHECKS: Final = (probe, probe_gvisor, probe_network, probe_identity)

@@ -1,22 +1,41 @@
-"""The report for people and for programs. Pure."""
+"""What came of all checks, for people and for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
 
-from adk_gke_sandbox.preflight.verdicts import Report, Status
-
-EXIT_PASS: Final = 0
-EXIT_FAIL: Final = 1
-EXIT_UNKNOWN: Final = 3
-"""Nothing is wrong as far as could be seen, but not everything could; 2 is for bad usage."""
+from adk_gke_sandbox.preflight.checks import Result, Status
 
 _STYLES: Final = {Status.PASS: "green", Status.FAIL: "bold red", Status.UNKNOWN: "yellow", Status.SKIPPED: "dim"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came of all checks, in their order; ``identity`` is the caller's user name, empty where it is not known."""
+
+    stack: str
+    server: str
+    identity: str
+    results: tuple[Result, ...]
+
+    def count(self, status: Status) -> int:
+        """Return the number of checks with a status."""
+        return sum(result.status is status for result in self.results)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if everything passed, 1 if something failed, 3 if something could only not be looked at.
+
+        2 is for bad usage, before there is a report.
+        """
+        if self.count(Status.FAIL):
+            return 1
+        return 0 if self.count(Status.PASS) == len(self.results) else 3
 
 
 def table(found: Report) -> Table:
@@ -45,23 +64,10 @@ def problems(found: Report) -> Iterator[str]:
 
 def conclusion(found: Report) -> str:
     """Return the number of checks of each status."""
-    counts = {status: len(found.of(status)) for status in Status}
-    return ", ".join(f"{count} {status.value}" for status, count in counts.items() if count)
+    return ", ".join(f"{count} {status.value}" for status in Status if (count := found.count(status)))
 
 
 def document(found: Report) -> dict[str, Any]:
     """Return everything as JSON takes it."""
-    return {
-        "stack": found.stack,
-        "server": found.server,
-        "identity": found.identity,
-        "exit_code": exit_code(found),
-        "checks": [asdict(result) for result in found.results],
-    }
-
-
-def exit_code(found: Report) -> int:
-    """Return 0 if everything passed, 1 if something failed, 3 if something could only not be looked at."""
-    if found.of(Status.FAIL):
-        return EXIT_FAIL
-    return EXIT_PASS if len(found.of(Status.PASS)) == len(found.results) else EXIT_UNKNOWN
+    fields = asdict(found)
+    return {"exit_code": found.exit_code, "checks": fields.pop("results"), **fields}

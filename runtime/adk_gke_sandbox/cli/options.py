@@ -1,0 +1,37 @@
+"""Options that several commands have, and the executor's settings that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adk_gke_sandbox import contract as contracts
+from adk_gke_sandbox.config import ExecutorConfig
+
+CONTRACT_HELP = f"Contract; default: ${contracts.CONTRACT_ENV}, then the agents' mount."
+
+ContractOption = Annotated[Path | None, typer.Option(help=CONTRACT_HELP)]
+NoContractOption = Annotated[bool, typer.Option("--no-contract", help="Use the options alone.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TextOption = Annotated[str | None, typer.Option()]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def executor_config(contract: Path | None, no_contract: bool, options: dict[str, Any]) -> ExecutorConfig:
+    """Return the settings: the contract's with the options in place of them, or those of the options alone.
+
+    Raises:
+        ContractError: no contract, or one that cannot be read.
+        ConfigError: an option that cannot work.
+    """
+    if no_contract:
+        return ExecutorConfig(**options)
+    found = contracts.load(contract)
+    options.setdefault("kubeconfig_context", found.cluster.context or None)
+    return ExecutorConfig.from_contract(found, **options)
