@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.cli import get_docs_for_click
 
-from adk_gke_sandbox import GkeCodeExecutor, execution
+from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.adk import results
 from adk_gke_sandbox.cli import exit_codes
 from adk_gke_sandbox.cli import main as cli
@@ -49,10 +49,10 @@ def executor() -> str:
         "position. ADK's parameters of every code executor "
         "(`optimize_data_file`, `error_retry_attempts`, `code_block_delimiters`, `execution_result_delimiters`) apply "
         "as they are. An unknown parameter or a value that cannot work is a `ConfigError` at construction.\n\n"
-        + table("parameter", defaults, attributes(ExecutorConfig))
+        + table("parameter", defaults, docstrings(ExecutorConfig))
         + "\n## `Limits`\n\n"
         + f"{_markdown(str(inspect.getdoc(Limits)).split(chr(10))[0])} Given as `limits=Limits(...)`.\n\n"
-        + table("field", limits, attributes(Limits))
+        + table("field", limits, docstrings(Limits))
         + "\n## `GkeCodeExecutor.from_contract`\n\n"
         + sections(str(inspect.getdoc(GkeCodeExecutor.from_contract)))
     )
@@ -96,31 +96,18 @@ def _code(reason: Reason, code_of: Callable[[Outcome], int | None]) -> str:
     return str(ended) if ended == lost else "the program's"
 
 
-def attributes(described: type) -> dict[str, str]:
-    """Return the attributes that a class's docstring describes."""
-    section = str(inspect.getdoc(described)).partition("Attributes:\n")[2].partition("\n\n")[0]
-    found: dict[str, str] = {}
-    for line in section.splitlines():
-        if match := re.fullmatch(r" {4}(\w+): (.+)", line):
-            name, found[match[1]] = match[1], match[2]
-        else:
-            found[name] += f" {line.strip()}"
-    return found
-
-
 def docstrings(described: type) -> dict[str, str]:
-    """Return the strings below the members of an enumeration, which Python itself forgets."""
-    (found,) = (
-        node
-        for node in ast.parse(inspect.getsource(execution)).body
-        if isinstance(node, ast.ClassDef) and node.name == described.__name__
-    )
+    """Return the strings below the fields of a class or the members of an enumeration, which Python itself forgets."""
+    (found,) = ast.parse(inspect.getsource(described)).body
+    assert isinstance(found, ast.ClassDef)
     texts: dict[str, str] = {}
     for member, text in zip(found.body, found.body[1:], strict=False):
-        if isinstance(member, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            target = member.targets[0]
-            assert isinstance(target, ast.Name)
-            texts[target.id] = str(text.value.value)
+        match member, text:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(told))),
+            ):
+                texts[name] = " ".join(told.split())
     return texts
 
 

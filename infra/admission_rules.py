@@ -45,7 +45,7 @@ def rules(contract: Contract) -> tuple[Rule, ...]:
     return (
         *_isolation(contract),
         *_identity(contract),
-        *_inside(),
+        *_inside(contract),
         *_privileges(),
         *_resources(contract),
         *_image(contract),
@@ -138,7 +138,10 @@ def _identity(contract: Contract) -> tuple[Rule, ...]:
     )
 
 
-def _inside() -> tuple[Rule, ...]:
+def _inside(contract: Contract) -> tuple[Rule, ...]:
+    fix, allowed = "Remove envFrom and valueFrom: write the values themselves", ""
+    if contract.secret_env:
+        fix, allowed = "Remove envFrom, and valueFrom but for secretKeyRef", " || e.?valueFrom.?secretKeyRef.hasValue()"
     volume = (
         "v.?emptyDir.hasValue() ? v.?emptyDir.?sizeLimit.hasValue() : (v.?configMap.hasValue() || "
         "(v.?projected.hasValue() && v.?projected.?sources.orValue([]).all(s, s.?configMap.hasValue())))"
@@ -154,8 +157,8 @@ def _inside() -> tuple[Rule, ...]:
         each(
             id="env",
             refuses="the environment of a container comes from elsewhere",
-            fix="Remove envFrom and valueFrom: write the values themselves",
-            holds="c.?envFrom.orValue([]).size() == 0 && c.?env.orValue([]).all(e, !e.?valueFrom.hasValue())",
+            fix=fix,
+            holds=f"c.?envFrom.orValue([]).size() == 0 && c.?env.orValue([]).all(e, !e.?valueFrom.hasValue(){allowed})",
         ),
         Rule(
             id="service-links",

@@ -103,6 +103,11 @@ class EnvironmentSettings:
 
     Takes GKE with Dataplane V2 and FQDN network policies.
     """
+    secret_env: bool = False
+    """Whether executors may take environment variables of a sandbox from Secrets of its namespace.
+
+    A program can read what it is given: keep other Secrets elsewhere.
+    """
     cpu_requested: str = "200m"
     """CPU request of an execution that does not say otherwise."""
     mem_requested: str = "256Mi"

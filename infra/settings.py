@@ -105,6 +105,7 @@ class Settings:
             timeout_seconds=environment.timeout_seconds,
             schedule_timeout_seconds=environment.schedule_timeout_seconds,
             egress=environment.egress,
+            secret_env=environment.secret_env,
         )
 
     def warnings(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adk_gke_sandbox.adk.executor import GkeCodeExecutor
     from adk_gke_sandbox.adk.plugin import CancelPlugin
-    from adk_gke_sandbox.config import ExecutorConfig
+    from adk_gke_sandbox.config import ExecutorConfig, SecretKey
     from adk_gke_sandbox.contract import Contract
     from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
     from adk_gke_sandbox.execution import File, Limits, Outcome, Reason
@@ -28,6 +28,7 @@ _HOMES = {
     "Reason": "execution",
     "Sandbox": "sandbox",
     "SandboxError": "errors",
+    "SecretKey": "config",
 }
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Reason",
     "Sandbox",
     "SandboxError",
+    "SecretKey",
 ]
 
 

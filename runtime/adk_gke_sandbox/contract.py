@@ -146,6 +146,8 @@ class Contract(_Model):
     timeout_seconds: int = Field(default=300, gt=0)
     schedule_timeout_seconds: int = Field(default=300, gt=0)
     egress: Literal["none", "fqdn", "internet"] = "none"
+    secret_env: bool = False
+    """Whether the environment of a sandbox may have values from Secrets of its namespace."""
 
     @property
     def dns_policy(self) -> str:

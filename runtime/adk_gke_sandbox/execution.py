@@ -8,6 +8,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from adk_gke_sandbox.errors import ConfigError
+
 
 class Reason(StrEnum):
     """Why an execution ended. Only ``COMPLETED`` and ``ERROR`` are verdicts of the program itself."""
@@ -62,29 +64,62 @@ JOB_REPLY_BYTES: Final = 8 * 1024 * 1024
 """Bytes of a reply in a container's log: the kubelet rotates it at 10 MiB, and only its newest part can be read."""
 
 
+OUTPUT_BYTES_MAX: Final = 5 * 1024 * 1024
+"""The most of both streams together: encoded it is up to 1.4 times as long, and a reply has room for 8 MiB."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds that the runner enforces from inside. Sizes in bytes.
 
-    Attributes:
-        stdout_bytes: Bytes of standard output kept, head and tail together.
-        stderr_bytes: The same for standard error.
-        flood_bytes: Bytes over both streams after which the program is killed.
-        file_count: Output files returned at the most.
-        file_bytes: Bytes of all returned output files together.
-        processes: RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox.
-        open_files: RLIMIT_NOFILE.
-        written_file_bytes: RLIMIT_FSIZE, the largest file that the program may write; 0 leaves it unset.
+    Raises:
+        ConfigError: a number that cannot work.
     """
 
     stdout_bytes: int = 1024 * 1024
+    """Bytes of standard output kept, head and tail together."""
     stderr_bytes: int = 256 * 1024
+    """The same for standard error."""
     flood_bytes: int = 512 * 1024 * 1024
+    """Bytes over both streams after which the program is killed."""
     file_count: int = 50
+    """Output files returned at the most."""
     file_bytes: int = 5 * 1024 * 1024
+    """Bytes of all returned output files together."""
     processes: int = 64
+    """RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox."""
     open_files: int = 1024
+    """RLIMIT_NOFILE."""
     written_file_bytes: int = 0
+    """RLIMIT_FSIZE, the largest file that the program may write; 0 leaves it unset."""
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ConfigError(f"limits.{name}={value!r} is out of range", f"Give {least} to {most}")
+        if (kept := self.stdout_bytes + self.stderr_bytes) > OUTPUT_BYTES_MAX:
+            raise ConfigError(
+                f"limits.stdout_bytes and limits.stderr_bytes together are {kept}",
+                f"Keep them below {OUTPUT_BYTES_MAX}: a reply has 8 MiB. Let programs write large results to files",
+            )
+
+
+_BOUNDS: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
+    {
+        "stdout_bytes": (0, OUTPUT_BYTES_MAX),
+        "stderr_bytes": (0, OUTPUT_BYTES_MAX),
+        "flood_bytes": (1, 2**40),
+        "file_count": (0, 10_000),
+        # What the client keeps of a reply at the most.
+        "file_bytes": (0, 64 * 1024 * 1024),
+        "processes": (0, 2**20),
+        # The interpreter's own are some ten; above 2**20 no kernel goes unless it is told to.
+        "open_files": (16, 2**20),
+        "written_file_bytes": (0, 2**40),
+    }
+)
+"""The least and the most of each limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +151,8 @@ class Request:
     code: str
     files: tuple[File, ...] = ()
     argv: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    # Values may be secrets.
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     limits: Limits = Limits()
     timeout_seconds: float = 300.0
     memory_bytes: int = 0

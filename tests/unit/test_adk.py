@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput
-from kubernetes import client
 
 from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.adk.results import STDOUT_TAIL, to_result
+from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Outcome, Reason
@@ -32,17 +32,21 @@ def test_the_first_two_parameters_may_be_given_by_position() -> None:
     ("settings", "message"),
     [
         ({"cpu_limits": "1"}, "GkeCodeExecutor has no parameter 'cpu_limits'. Did you mean 'cpu_limit'?"),
-        ({"executor_type": "sandbox"}, "GkeCodeExecutor has no parameter 'executor_type'."),
-        ({"cpu_limit": "banana"}, "cpu_limit='banana' is not a Kubernetes quantity"),
-        ({"timeout_seconds": 0}, "timeout_seconds=0 is out of range"),
-        ({"timeout_seconds": "soon"}, "timeout_seconds='soon'"),
+        ({"error_retry_attempts": "many"}, "error_retry_attempts='many': Input should be a valid integer"),
         ({"stateful": True}, "stateful=True is not supported"),
     ],
 )
-def test_what_cannot_work_is_refused_at_construction(settings: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize("make", [GkeCodeExecutor, lambda **given: GkeCodeExecutor.from_contract(CONTRACT, **given)])
+def test_what_cannot_work_is_refused_at_construction(make: Any, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        GkeCodeExecutor(**settings)
+        make(**settings)
     assert message in str(raised.value)
+
+
+def test_adks_own_parameters_apply_and_seconds_may_be_fractions() -> None:
+    executor = GkeCodeExecutor.from_contract(CONTRACT, optimize_data_file=True, timeout_seconds=0.5)
+    assert (executor.optimize_data_file, executor.error_retry_attempts, executor.timeout_seconds) == (True, 2, 0.5)
+    assert executor._sandbox.config == ExecutorConfig.from_contract(CONTRACT, timeout_seconds=0.5)
 
 
 @pytest.mark.parametrize(
@@ -50,17 +54,18 @@ def test_what_cannot_work_is_refused_at_construction(settings: dict[str, Any], m
     [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), lambda it: it.model_copy(deep=True)],
     ids=["deepcopy", "pickle", "model_copy"],
 )
-def test_copies_carry_the_settings(duplicate: Any) -> None:
+def test_copies_carry_the_settings_and_connect_anew(duplicate: Any) -> None:
     executor = GkeCodeExecutor(namespace="agent-sandbox", timeout_seconds=5)
+    executor._sandbox._cluster = object()  # type: ignore[assignment]
     copied = duplicate(executor)
     assert copied.model_dump() == executor.model_dump()
     assert copied._sandbox.config == executor._sandbox.config
+    assert copied._sandbox._cluster is None
 
 
-def test_a_contract_gives_the_settings_and_overrides_stay_under_its_ceilings() -> None:
-    assert GkeCodeExecutor.from_contract(CONTRACT, mem_limit="1Gi").namespace == "agent-sandbox"
-    with pytest.raises(ConfigError, match="above the stack's ceiling"):
-        GkeCodeExecutor.from_contract(CONTRACT, mem_limit="64Gi")
+def test_a_copy_with_other_values_runs_by_them() -> None:
+    executor = GkeCodeExecutor(error_retry_attempts=5).model_copy(update={"timeout_seconds": 5})
+    assert (executor.error_retry_attempts, executor._sandbox.config.timeout_seconds) == (5, 5)
 
 
 def test_a_success_has_no_stderr_and_keeps_the_programs_own_behind_stdout() -> None:
@@ -105,32 +110,11 @@ def test_a_file_name_that_adk_would_misuse_is_left_out(name: str) -> None:
     assert to_result(outcome(Reason.COMPLETED, files=(File(name=name, content=b""),))).output_files == []
 
 
-def test_an_unreachable_cluster_is_a_result_and_nothing_raises(tmp_path: Any) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
-        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n"
-        "users: [{name: c, user: {}}]\ncontexts: [{name: c, context: {cluster: c, user: c}}]\n"
-    )
-    executor = GkeCodeExecutor(str(kubeconfig), schedule_timeout_seconds=5)
-    context: Any = None
-    result = executor.execute_code(context, CodeExecutionInput(code="print(1)"))
-    assert "the API server http://127.0.0.1:1 does not answer" in result.stderr
-    assert "Check that the cluster runs" in result.stderr
-    assert result.exit_code is None
-
-
 def test_a_missing_kubeconfig_is_a_result_that_names_it() -> None:
     context: Any = None
     result = GkeCodeExecutor("/nonexistent").execute_code(context, CodeExecutionInput(code="print(1)"))
-    assert "cannot use kubeconfig /nonexistent" in result.stderr
-    assert "Give kubeconfig_path and kubeconfig_context of a cluster you can reach" in result.stderr
-
-
-def test_the_process_wide_client_configuration_is_not_touched(tmp_path: Any) -> None:
-    before = client.Configuration.get_default_copy().host
-    test_an_unreachable_cluster_is_a_result_and_nothing_raises(tmp_path)
-    assert client.Configuration.get_default_copy().host == before
+    assert "the sandbox could not run your code: ApiUnavailable: cannot use kubeconfig /nonexistent" in result.stderr
+    assert result.exit_code is None
 
 
 def test_a_fault_of_ours_is_a_result_too(monkeypatch: pytest.MonkeyPatch) -> None:

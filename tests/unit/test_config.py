@@ -1,21 +1,46 @@
 from __future__ import annotations
 
-from dataclasses import fields
+import os
+import pickle
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adk_gke_sandbox.cluster import manifests
-from adk_gke_sandbox.config import ExecutorConfig, quantity
-from adk_gke_sandbox.contract import Ceilings, Contract
+from adk_gke_sandbox.config import (
+    RUNNERS_OWN_ENV,
+    ExecutorConfig,
+    SecretKey,
+    check_env,
+    check_labels,
+    check_name,
+    connection,
+    in_pod,
+    quantity,
+)
+from adk_gke_sandbox.contract import Ceilings, Cluster, Contract, Resources
 from adk_gke_sandbox.errors import ConfigError
+from adk_gke_sandbox.execution import Limits
+from adk_gke_sandbox.pod.supervisor import environment
 
 CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
+ROOMY = CONTRACT.model_copy(update={"resources": Resources(mem_requested="2Gi", mem_limit="4Gi")})
+OPEN = CONTRACT.model_copy(update={"secret_env": True})
+TOKEN = SecretKey(secret="api", key="token")
+
+
+def refusal(call: Any, *arguments: Any, **settings: Any) -> str:
+    """Return the one sentence, or two, by which a call is refused."""
+    with pytest.raises(ConfigError) as raised:
+        call(*arguments, **settings)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 def test_the_nine_parameters_have_adks_names_and_defaults() -> None:
-    defaults = {field.name: getattr(ExecutorConfig(), field.name) for field in fields(ExecutorConfig)}
-    assert list(defaults.items())[:9] == [
+    assert [(name, field.default) for name, field in ExecutorConfig.model_fields.items()][:9] == [
         ("namespace", "default"),
         ("image", "python:3.11-slim"),
         ("timeout_seconds", 300),
@@ -38,39 +63,193 @@ def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"cpu_limits": "1"}, "ExecutorConfig has no parameter 'cpu_limits'. Did you mean 'cpu_limit'?"),
+        ({"executor_type": "job", "image": 5}, "has no parameter 'executor_type'. Parameters: cpu_limit, "),
         ({"cpu_limit": "banana"}, "cpu_limit='banana' is not a Kubernetes quantity. Write for example \"500m\""),
         ({"mem_limit": "-1Gi"}, "mem_limit='-1Gi' is not a Kubernetes quantity"),
         ({"mem_limit": "64Mi", "mem_requested": "64Mi"}, "mem_limit='64Mi' is too small for Python under gVisor"),
         ({"cpu_requested": "2"}, "cpu_requested='2' is above cpu_limit='500m'. Lower the request or raise the limit"),
+        ({"scratch_limit": "1Gi"}, "scratch_limit='1Gi' is above mem_limit='512Mi'. These directories are in memory"),
         ({"namespace": ""}, "namespace='' is not a Kubernetes name. Use 1 to 63 lower-case letters"),
-        ({"namespace": "No"}, "namespace='No' is not a Kubernetes name"),
+        ({"service_account": None}, "service_account=None is not a Kubernetes name"),
         ({"image": ""}, "image='' is not an image reference"),
         ({"timeout_seconds": 0}, "timeout_seconds=0 is out of range. Give seconds, above 0"),
         ({"timeout_seconds": True}, "timeout_seconds=True is out of range"),
+        ({"timeout_seconds": None}, "timeout_seconds=None is out of range"),
         ({"schedule_timeout_seconds": -1}, "schedule_timeout_seconds=-1 is out of range"),
         ({"image_pull_policy": "Sometimes"}, "image_pull_policy='Sometimes' is unknown. Use one of IfNotPresent"),
+        ({"dns_policy": "Default"}, "dns_policy='Default' is unknown. Use one of None, ClusterFirst"),
+        ({"image_pull_secrets": "one"}, "image_pull_secrets='one': Input should be a valid tuple. Correct the value"),
+        ({"node_selector": {"pool": "a b"}}, "node_selector has 'pool'='a b', which is not a Kubernetes label"),
+        ({"labels": ["team"]}, 'labels does not map names to values. Write for example labels={"name": "value"}'),
+        ({"limits": {"open_files": 0}}, "limits.open_files=0 is out of range"),
     ],
 )
-def test_a_value_that_cannot_work_is_refused_with_what_to_write(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        ExecutorConfig(**settings)
-    assert message in str(raised.value)
-    assert "\n" not in str(raised.value)
+def test_a_setting_that_cannot_work_is_refused_with_what_to_write(settings: dict[str, Any], message: str) -> None:
+    assert message in refusal(ExecutorConfig, **settings)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"open_files": 0}, "limits.open_files=0 is out of range. Give 16 to 1048576"),
+        ({"stdout_bytes": -5}, "limits.stdout_bytes=-5 is out of range. Give 0 to "),
+        ({"flood_bytes": 0}, "limits.flood_bytes=0 is out of range. Give 1 to "),
+        ({"processes": True}, "limits.processes=True is out of range"),
+        ({"file_count": "5"}, "limits.file_count='5' is out of range"),
+        ({"stdout_bytes": 5 * 2**20}, "limits.stdout_bytes and limits.stderr_bytes together are 5505024. Keep them"),
+    ],
+)
+def test_a_limit_that_cannot_work_is_refused(limits: dict[str, Any], message: str) -> None:
+    assert message in refusal(Limits, **limits)
+
+
+def test_limits_that_say_unset_or_nothing_are_taken() -> None:
+    assert Limits(processes=0, written_file_bytes=0, file_count=0, file_bytes=0, stdout_bytes=0, stderr_bytes=0)
+
+
+def test_assignment_is_refused_with_what_to_do_instead() -> None:
+    message = refusal(setattr, ExecutorConfig(), "timeout_seconds", 5)
+    assert "ExecutorConfig.timeout_seconds cannot be assigned" in message
+    assert "model_copy(update={'timeout_seconds': ...})" in message
+
+
+def test_a_copy_with_other_values_has_them_and_is_checked() -> None:
+    config = ExecutorConfig(namespace="box")
+    copied = config.model_copy(update={"timeout_seconds": 5})
+    assert (copied.namespace, copied.request("").timeout_seconds, config.timeout_seconds) == ("box", 5, 300)
+    assert "timeout_seconds=0 is out of range" in refusal(config.model_copy, update={"timeout_seconds": 0})
+    assert "no parameter 'timeout'" in refusal(config.model_copy, update={"timeout": 1})
+
+
+@pytest.mark.parametrize("duplicate", [deepcopy, lambda it: pickle.loads(pickle.dumps(it)), ExecutorConfig.model_copy])
+def test_copies_and_pickles_are_equal(duplicate: Any) -> None:
+    config = ExecutorConfig.from_contract(OPEN, env={"A": "x", "B": TOKEN}, limits=Limits(file_count=1))
+    assert duplicate(config) == config
+    assert duplicate(config).model_copy(update={"timeout_seconds": 5}).env == config.env
+
+
+# One execution
 
 
 @pytest.mark.parametrize(("limit", "address_space"), [("512Mi", 362), ("128Mi", 64), ("300Mi", 150)])
 def test_the_address_space_stays_below_the_memory_limit(limit: str, address_space: int) -> None:
-    config = ExecutorConfig(mem_limit=limit, mem_requested="100Mi")
-    assert config.request("").memory_bytes == address_space * 2**20
+    assert ExecutorConfig(mem_limit=limit, mem_requested="100Mi").request("").memory_bytes == address_space * 2**20
+
+
+def test_what_one_execution_asks_for_replaces_its_own_part_of_the_settings_only() -> None:
+    config = ExecutorConfig(env={"A": "a", "B": "b"}, labels={"team": "x", "tier": "1"}, timeout_seconds=5)
+    request = config.request("1", env={"B": "c"}, limits=Limits(file_count=10))
+    assert (request.env, request.limits) == ({"A": "a", "B": "c"}, Limits(file_count=10))
+    assert (request.timeout_seconds, request.memory_bytes) == (5, config.request("").memory_bytes)
+    assert config.labels_with({"team": "y"}) == {"team": "y", "tier": "1"}
+
+
+@pytest.mark.parametrize("env", [{"": "x"}, {"A=B": "x"}, {"A\0": "x"}, {"A\ud800": "x"}, {1: "x"}, ["A"]])
+def test_a_name_that_no_variable_can_have_is_refused(env: Any) -> None:
+    assert "env " in refusal(check_env, env)
+    assert refusal(ExecutorConfig, env=env) == refusal(ExecutorConfig().request, "", env=env)
+
+
+@pytest.mark.parametrize("value", [5, None, b"hush", "hush\0", "hush\ud800"])
+def test_a_value_that_no_variable_can_have_is_refused_and_not_shown(value: Any) -> None:
+    assert refusal(check_env, {"A": value}) == "env has no text for 'A'. Give a string without NUL characters"
+
+
+@pytest.mark.parametrize("name", ["", "x,app!=y/../z", "Sandbox", "-a", "a.b", "x" * 61, None])
+def test_a_name_that_a_job_and_its_objects_cannot_have_is_refused(name: Any) -> None:
+    assert f"name={name!r} cannot be the name of a Job. Use 1 to 60" in refusal(check_name, name)
+
+
+def test_the_longest_name_leaves_room_for_the_number_of_a_config_map() -> None:
+    last = manifests.config_map_name(check_name("x" * 60), manifests.CONFIG_MAPS_MAX - 1)
+    assert len(last) == 63
+
+
+@pytest.mark.parametrize("labels", [{"a b": "x"}, {"team": "x" * 64}, {"team": 5}, {"/team": "x"}])
+def test_labels_that_kubernetes_does_not_take_are_refused(labels: Any) -> None:
+    assert "which is not a Kubernetes label" in refusal(ExecutorConfig().labels_with, labels)
+
+
+@pytest.mark.parametrize("name", manifests.labels("x", manifests.NO_TAGS))
+def test_labels_by_which_executions_are_found_cannot_be_replaced(name: str) -> None:
+    assert "by which executions are found" in refusal(check_labels, {name: "x"})
+
+
+# gVisor
+
+
+def test_any_runtime_class_means_that_gvisor_is_expected() -> None:
+    config = ExecutorConfig(runtime_class="kata")
+    assert (config.request("").gvisor, config.warnings) == (True, ())
+
+
+def test_no_runtime_class_says_that_there_is_no_gvisor_and_is_warned_of() -> None:
+    config = ExecutorConfig(runtime_class=None)
+    assert not config.request("").gvisor
+    assert ["runtime_class=None: the program shared the kernel of its node" in text for text in config.warnings] == [
+        True
+    ]
+
+
+# Secrets
+
+
+def test_values_of_the_environment_are_shown_nowhere() -> None:
+    config = ExecutorConfig(env={"PASSWORD": "hush"})
+    for shown in (
+        repr(config),
+        str(config),
+        repr(config.request("")),
+        refusal(config.model_copy, update={"image": ""}),
+    ):
+        assert "hush" not in shown
+    assert "PASSWORD" in repr(config)
+
+
+def test_a_secret_is_taken_where_the_contract_allows_it_and_stays_out_of_the_request() -> None:
+    config = ExecutorConfig.from_contract(OPEN, env={"A": "x", "B": TOKEN})
+    assert config.request("").env == {"A": "x"}
+
+
+@pytest.mark.parametrize("make", [ExecutorConfig, lambda **given: ExecutorConfig.from_contract(CONTRACT, **given)])
+def test_a_secret_is_refused_where_no_contract_allows_it(make: Any) -> None:
+    message = refusal(make, env={"A": "x", "B": TOKEN})
+    assert "env takes B from a Secret, which only a stack's contract can allow" in message
+    assert "Have the platform team set secretEnv" in message
+
+
+def test_a_secret_for_one_execution_is_refused() -> None:
+    config = ExecutorConfig.from_contract(OPEN)
+    assert "Give it to the executor" in refusal(config.request, "", env={"B": TOKEN})
+
+
+@pytest.mark.parametrize("name", ["1A", "a b", "KUBERNETES_X", "HOME"])
+def test_a_secret_under_a_name_that_would_not_reach_the_program_is_refused(name: str) -> None:
+    assert f"env has {name!r}, which cannot come from a Secret" in refusal(check_env, {name: TOKEN})
+
+
+def test_the_runners_own_variables_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert {name for name, value in environment().items() if os.environ.get(name) != value} - {
+        "LANG"
+    } <= RUNNERS_OWN_ENV
+
+
+@pytest.mark.parametrize(
+    "given", [{"secret": "A", "key": "k"}, {"secret": "a", "key": "k/"}, {"secret": "", "key": "k"}]
+)
+def test_a_secret_without_a_kubernetes_name_is_refused(given: dict[str, str]) -> None:
+    assert 'Write SecretKey(secret="NAME", key="KEY")' in refusal(SecretKey, **given)
+
+
+# From a contract
 
 
 def test_a_contract_gives_every_setting() -> None:
     config = ExecutorConfig.from_contract(CONTRACT)
-    assert (config.namespace, config.image, config.service_account) == (
-        "agent-sandbox",
-        CONTRACT.image,
-        "sandbox-runner",
-    )
+    found = (config.namespace, config.image, config.service_account)
+    assert found == ("agent-sandbox", CONTRACT.image, "sandbox-runner")
 
 
 @pytest.mark.parametrize(
@@ -79,13 +258,30 @@ def test_a_contract_gives_every_setting() -> None:
         ({"cpu_limit": "5"}, "cpu_limit='5' is above the stack's ceiling '4'"),
         ({"mem_limit": "9Gi"}, "mem_limit='9Gi' is above the stack's ceiling '8Gi'"),
         ({"timeout_seconds": 3601}, "timeout_seconds=3601 is above the stack's ceiling 3600"),
+        ({"mem_requested": "1Gi"}, "mem_requested='1Gi' is above mem_limit='512Mi'"),
     ],
 )
-def test_an_override_above_a_ceiling_is_refused(override: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        ExecutorConfig.from_contract(CONTRACT, **override)
-    assert message in str(raised.value)
-    assert "have the platform team raise the ceiling" in str(raised.value)
+def test_an_override_above_a_ceiling_or_its_limit_is_refused(override: dict[str, Any], message: str) -> None:
+    assert message in refusal(ExecutorConfig.from_contract, CONTRACT, **override)
+
+
+@pytest.mark.parametrize(
+    ("override", "request_", "limit"),
+    [
+        ({"mem_requested": "3Gi"}, "3Gi", "4Gi"),
+        ({"mem_limit": "1Gi"}, "1Gi", "1Gi"),
+        ({"mem_limit": "3Gi"}, "2Gi", "3Gi"),
+        ({"mem_limit": "1Gi", "mem_requested": "512Mi"}, "512Mi", "1Gi"),
+    ],
+)
+def test_an_override_is_judged_beside_the_contracts_values(override: Any, request_: str, limit: str) -> None:
+    config = ExecutorConfig.from_contract(ROOMY, **override)
+    assert (config.mem_requested, config.mem_limit) == (request_, limit)
+
+
+def test_a_lowered_limit_lowers_the_request_that_nobody_gave() -> None:
+    config = ExecutorConfig(cpu_limit="100m")
+    assert (config.cpu_requested, config.model_copy(update={"cpu_limit": "50m"}).cpu_requested) == ("100m", "50m")
 
 
 def test_a_ceiling_itself_is_allowed() -> None:
@@ -99,13 +295,42 @@ def test_a_ceiling_itself_is_allowed() -> None:
 )
 def test_names_resolve_where_the_contract_lets_sandboxes_out(egress: Any, policy: str) -> None:
     contract = CONTRACT.model_copy(update={"egress": egress})
-    config = ExecutorConfig.from_contract(contract)
-    pod = manifests.job(config, "x", [{}])["spec"]["template"]["spec"]
+    pod = manifests.job(ExecutorConfig.from_contract(contract), "x", [{}])["spec"]["template"]["spec"]
     assert pod["dnsPolicy"] == policy
     assert ("dnsConfig" in pod) == (policy == "None")
 
 
-def test_a_dns_policy_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ConfigError) as raised:
-        ExecutorConfig(dns_policy="Default")
-    assert str(raised.value) == "dns_policy='Default' is unknown. Use one of None, ClusterFirst"
+@pytest.mark.parametrize(
+    ("given", "inside", "found"),
+    [
+        ({}, False, (None, "staging")),
+        ({}, True, (None, None)),
+        ({"kubeconfig_context": "mine"}, True, (None, "mine")),
+        ({"kubeconfig_context": "mine"}, False, (None, "mine")),
+        ({"kubeconfig_path": "/file"}, True, ("/file", None)),
+        ({"kubeconfig_path": "/file"}, False, ("/file", None)),
+    ],
+)
+def test_a_pod_uses_its_own_account_and_others_the_contracts_context_unless_told(
+    given: dict[str, str], inside: bool, found: tuple[str | None, str | None]
+) -> None:
+    contract = CONTRACT.model_copy(update={"cluster": Cluster(context="staging")})
+    assert connection(contract, **given, inside=inside) == found
+
+
+def test_a_contract_is_connected_to_in_that_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    contract = CONTRACT.model_copy(update={"cluster": Cluster(context="staging")})
+    assert ExecutorConfig.from_contract(contract, kubeconfig_path=None).kubeconfig_context == "staging"
+
+
+@pytest.mark.parametrize(
+    ("environment", "token", "inside"),
+    [
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "", True),
+        ({}, "", False),
+        ({"KUBERNETES_SERVICE_HOST": "x"}, "t", False),
+    ],
+)
+def test_a_pod_has_an_api_server_and_a_token(environment: Any, token: str, inside: bool, tmp_path: Path) -> None:
+    assert in_pod(environment, tmp_path / token) == inside

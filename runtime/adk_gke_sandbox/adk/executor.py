@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import os
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from google.adk.code_executors.base_code_executor import BaseCodeExecutor
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
-from pydantic import ConfigDict, PrivateAttr, ValidationError
+from pydantic import PrivateAttr, field_validator
 
 from adk_gke_sandbox.adk.plugin import running
 from adk_gke_sandbox.adk.results import file_in, to_result
-from adk_gke_sandbox.config import EPHEMERAL_STORAGE, OUTPUT_BYTES_MAX, ExecutorConfig
-from adk_gke_sandbox.contract import (
-    ANNOTATION,
-    GVISOR_TOLERATION,
-    Contract,
-    Toleration,
-    load,
-)
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import ANNOTATION
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import Limits, Outcome, Reason
+from adk_gke_sandbox.execution import OUTPUT_BYTES_MAX, Limits, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox, new_name
 from adk_gke_sandbox.telemetry import log
 
@@ -37,7 +27,8 @@ _ONE_LINE_RESULTS: Final = ("__shell_result__", "__ADK_SKILL_GENERATED_FILES__")
 (https://github.com/google/adk-python/blob/main/src/google/adk/tools/skill_toolset.py)."""
 
 
-class GkeCodeExecutor(BaseCodeExecutor):
+# ADK's own timeout is a whole number or None.
+class GkeCodeExecutor(ExecutorConfig, BaseCodeExecutor):  # type: ignore[misc]
     """Runs model-written Python in gVisor sandboxes on GKE; a drop-in for ADK's class of this name.
 
     Parameters, their defaults and what they mean: ``adk_gke_sandbox.config.ExecutorConfig``. The first two may
@@ -47,87 +38,27 @@ class GkeCodeExecutor(BaseCodeExecutor):
         ConfigError: an unknown parameter, or a value that cannot work.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    namespace: str = "default"
-    image: str = "python:3.11-slim"
-    timeout_seconds: int | None = 300
-    cpu_requested: str = "200m"
-    mem_requested: str = "256Mi"
-    cpu_limit: str = "500m"
-    mem_limit: str = "512Mi"
-    kubeconfig_path: str | None = None
-    kubeconfig_context: str | None = None
-    schedule_timeout_seconds: int = 300
-    service_account: str = "default"
-    runtime_class: str = "gvisor"
-    node_selector: Mapping[str, str] = {}
-    tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
-    dns_policy: str = "None"
-    image_pull_policy: str = "IfNotPresent"
-    image_pull_secrets: tuple[str, ...] = ()
-    env: Mapping[str, str] = {}
-    labels: Mapping[str, str] = {}
-    scratch_limit: str | None = None
-    ephemeral_storage: str = EPHEMERAL_STORAGE
-    limits: Limits = Limits()
-
     _sandbox: Sandbox = PrivateAttr()
 
     def __init__(
         self, kubeconfig_path: str | None = None, kubeconfig_context: str | None = None, **settings: Any
     ) -> None:
-        known = type(self).model_fields
-        for name in settings:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                raise ConfigError(
-                    f"GkeCodeExecutor has no parameter {name!r}",
-                    f"Did you mean {close[0]!r}?" if close else f"Parameters: {', '.join(sorted(known))}",
-                )
-        if settings.get("stateful"):
+        super().__init__(kubeconfig_path=kubeconfig_path, kubeconfig_context=kubeconfig_context, **settings)
+
+    @field_validator("stateful")
+    @classmethod
+    def _refuse_state(cls, stateful: bool) -> bool:
+        if stateful:
             raise ConfigError(
                 "stateful=True is not supported: every execution has a sandbox of its own", "Leave it out"
             )
-        given: dict[str, Any] = {
-            "kubeconfig_path": kubeconfig_path,
-            "kubeconfig_context": kubeconfig_context,
-            **settings,
-        }
-        try:
-            super().__init__(**given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"{where}={first['input']!r}: {first['msg']}", "Correct the value") from error
-        self._sandbox = Sandbox(ExecutorConfig(**self._config_settings()))
+        return stateful
 
-    def _config_settings(self) -> dict[str, Any]:
-        names = ExecutorConfig.__dataclass_fields__
-        return {name: getattr(self, name) for name in names}
-
-    @classmethod
-    def from_contract(cls, contract: str | Path | Contract | Mapping[str, Any] | None = None, **overrides: Any) -> Self:
-        """Return an executor for the stack that a contract describes.
-
-        Args:
-            contract: A path, a document or a contract; by default the file that ``ADK_GKE_SANDBOX_CONTRACT``
-                names, then the agents' mount.
-            **overrides: Parameters that differ; they must stay under the contract's ceilings.
-
-        Raises:
-            ContractError: the contract cannot be read.
-            ConfigError: an unknown parameter, or one above a ceiling.
-        """
-        found = load(contract)
-        if "KUBERNETES_SERVICE_HOST" not in os.environ and found.cluster.context:
-            overrides.setdefault("kubeconfig_context", found.cluster.context)
-        cls(**overrides)  # unknown names and wrong types first: they have the clearer message
-        known = ExecutorConfig.__dataclass_fields__
-        own = {name: value for name, value in overrides.items() if name in known}
-        config = ExecutorConfig.from_contract(found, **own)
-        rest = {name: value for name, value in overrides.items() if name not in known}
-        return cls(**{name: getattr(config, name) for name in known}, **rest)
+    def model_post_init(self, context: Any, /) -> None:
+        """Called by pydantic when the settings are checked; the cluster is first connected to by an execution."""
+        super().model_post_init(context)
+        settings = {name: getattr(self, name) for name in ExecutorConfig.model_fields}
+        self._sandbox = Sandbox(ExecutorConfig.model_construct(**settings))
 
     def execute_code(
         self, invocation_context: InvocationContext, code_execution_input: CodeExecutionInput

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.config import ExecutorConfig, SecretKey
 from adk_gke_sandbox.contract import (
     APP_LABEL,
     APP_NAME,
@@ -145,7 +145,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         "activeDeadlineSeconds": spent + DEADLINE_MARGIN_SECONDS // 2,
         # The program has ended or must end: nothing in the pod is worth waiting for.
         "terminationGracePeriodSeconds": 1,
-        "runtimeClassName": config.runtime_class,
+        **({"runtimeClassName": config.runtime_class} if config.runtime_class else {}),
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -174,6 +174,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
                 "imagePullPolicy": config.image_pull_policy,
                 "command": ["python3", "-I", "-S", "-B", SUPERVISOR_PATH],
                 "workingDir": "/workspace",
+                **({"env": from_secrets} if (from_secrets := _from_secrets(config)) else {}),
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]},
@@ -194,6 +195,15 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
             {"name": "tmp", "emptyDir": scratch},
         ],
     }
+
+
+def _from_secrets(config: ExecutorConfig) -> list[Manifest]:
+    """Return the container's environment: what comes from Secrets; all else travels in the request."""
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": value.secret, "key": value.key}}}
+        for name, value in config.env.items()
+        if isinstance(value, SecretKey)
+    ]
 
 
 def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
