@@ -442,11 +442,6 @@ class ExecutorConfig(BaseModel):
         return int(quantity(self.mem_limit, setting="mem_limit"))
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What these settings give up."""
-        return ()
-
-    @property
     def scratch_bytes(self) -> int:
         """Size of each of the working and the temporary directory, in bytes."""
         return (
