@@ -12,7 +12,7 @@ from typing import Any, Final
 from adk_gke_sandbox import telemetry
 from adk_gke_sandbox.cluster import api, diagnosis
 from adk_gke_sandbox.cluster.manifests import Tags
-from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.config import ExecutorConfig, check_name
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
 from adk_gke_sandbox.paths import job
@@ -81,14 +81,14 @@ class Sandbox:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
         request = self.config.request(code, files=files, argv=argv, env=env or {}, limits=limits)
-        tags = Tags(labels={**self.config.labels, **(labels or {})}, invocation_id=invocation_id)
+        tags = Tags(labels=self.config.labels_with(labels), invocation_id=invocation_id)
         attempt = Attempt(
             schedule_seconds=self.config.schedule_timeout_seconds,
             program_seconds=self.config.timeout_seconds,
             aborted=aborted,
             clock=self._clock,
         )
-        outcome = self._run(request, attempt, name or new_name(), tags)
+        outcome = self._run(request, attempt, new_name() if name is None else check_name(name), tags)
         outcome = replace(outcome, warnings=self.config.warnings)
         telemetry.record(outcome, self.config, ended_ns=time.time_ns(), invocation_id=invocation_id)
         return outcome

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from adk_gke_sandbox.config import (
 from adk_gke_sandbox.contract import Ceilings, Cluster, Contract, Resources
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import Limits
-from adk_gke_sandbox.pod.supervisor import environment
+from adk_gke_sandbox.pod import supervisor  # noqa: F401 - imports processes as the pod does
 
 CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
 ROOMY = CONTRACT.model_copy(update={"resources": Resources(mem_requested="2Gi", mem_limit="4Gi")})
@@ -231,7 +232,7 @@ def test_a_secret_under_a_name_that_would_not_reach_the_program_is_refused(name:
 
 def test_the_runners_own_variables_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert {name for name, value in environment().items() if os.environ.get(name) != value} - {
+    assert {name for name, value in sys.modules["processes"].environment().items() if os.environ.get(name) != value} - {
         "LANG"
     } <= RUNNERS_OWN_ENV
 
