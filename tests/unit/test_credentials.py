@@ -94,10 +94,10 @@ def test_without_any_of_them_the_home_is_looked_at(
 
 
 def test_the_process_wide_configuration_is_left_alone(in_a_pod: Path) -> None:
-    before = vars(client.Configuration.get_default_copy())["_base_path"]
+    before = client.Configuration.get_default_copy().host
     connect()
     connect(context="home2")
-    assert vars(client.Configuration.get_default_copy())["_base_path"] == before
+    assert client.Configuration.get_default_copy().host == before
 
 
 BROKEN: dict[str, Any] = {
@@ -380,6 +380,14 @@ def test_a_plugin_that_failed_is_asked_again(two: Two, plugin: Plugin) -> None:
     plugin.does()
     call(cluster)
     assert two.a.tokens == ["", "", "", "Bearer token-3"]
+
+
+def test_a_plugin_that_fails_later_leaves_the_old_token(two: Two, plugin: Plugin) -> None:
+    cluster, two.accepted = connect(plugin.kubeconfig), "token-2"
+    plugin.does(act="sys.exit('log in again')")
+    with pytest.raises(Unauthorized):
+        call(cluster)
+    assert two.a.tokens == ["Bearer token-1"] * 2
 
 
 def test_a_permission_that_is_missing_does_not_run_the_plugin_again(two: Two, plugin: Plugin) -> None:
