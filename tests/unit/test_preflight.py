@@ -256,14 +256,6 @@ MADE_ANEW = f"{UP}, which makes the stack's own anew"
         ),
         pytest.param(
             "executor-refused",
-            allow(AGENT, "get secrets", given_by('RoleBinding "mine/agent-sandbox"', 'ClusterRole "view"')),
-            "ServiceAccount agents/agent",
-            "may get secrets: RBAC: allowed by RoleBinding",
-            f"`kubectl delete --ignore-not-found rolebinding mine -n agent-sandbox`, then {MADE_ANEW}",
-            id="cluster-role-is-left-alone",
-        ),
-        pytest.param(
-            "executor-refused",
             allow(AGENT, "get secrets", "access granted by IAM permissions."),
             "ServiceAccount agents/agent",
             "may get secrets: access granted by IAM permissions.",
@@ -372,6 +364,13 @@ def test_what_is_broken_fails_one_check_that_names_object_cause_and_fix(
     assert problem.expected
 
 
+def test_a_cluster_role_may_serve_others_and_is_left_alone() -> None:
+    live = Live()
+    live.allowed[AGENT, "get secrets"] = given_by('RoleBinding "mine/agent-sandbox"', 'ClusterRole "view"')
+    (problem,) = checked(live)["executor-refused"].problems
+    assert problem.fix == (f"`kubectl delete --ignore-not-found rolebinding mine -n agent-sandbox`, then {MADE_ANEW}")
+
+
 def test_a_check_that_builds_on_a_failed_one_is_skipped_and_no_program_runs() -> None:
     live = Live(answers={"jobs none": "denied"})
     results = checked(live)
@@ -404,7 +403,11 @@ def test_what_may_not_be_looked_at_is_unknown_names_the_permission_and_stops_not
     ],
 )
 def test_an_api_server_that_does_not_judge_a_job_has_not_refused_it(answer: ClusterError) -> None:
-    assert of(Status.UNKNOWN, checked(Live(errors={"create jobs": answer}))) == {"job-admitted", "jobs-refused"}
+    results = checked(Live(errors={"create jobs": answer}))
+    assert of(Status.UNKNOWN, results) == {"job-admitted", "jobs-refused"}
+    allow = "Run preflight as the platform team, or allow this identity to create jobs.batch"
+    fix = allow if isinstance(answer, Forbidden) else "Run preflight again"
+    assert results["job-admitted"].problems[0].fix == fix
 
 
 def test_the_agents_own_identity_asks_about_itself() -> None:
@@ -460,7 +463,7 @@ def test_review_asks_for_the_account_with_its_groups() -> None:
 
 
 def test_review_of_oneself_names_nobody_and_of_the_cluster_no_namespace() -> None:
-    bind = access.Access("clusterroles.rbac.authorization.k8s.io", "bind", everywhere=True)
+    (bind,) = (item for item in access.REFUSED if item[:2] == ("clusterroles.rbac.authorization.k8s.io", "bind"))
     asked = access.review(CONTRACT, "agents/agent", bind, caller=AGENT)
     assert asked["kind"] == "SelfSubjectAccessReview"
     assert asked["spec"] == {
