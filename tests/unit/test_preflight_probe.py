@@ -65,8 +65,15 @@ class TestTargets:
             "Service kube-system/kube-dns (10.96.0.10:53/udp)",
         ]
 
-    def test_metadata_server_and_node_local_dns_are_tried_on_gke_only(self) -> None:
-        assert set(tried(cluster=GKE)) - set(tried()) == {
+    @pytest.mark.parametrize(
+        "gke",
+        [
+            {"cluster": GKE},
+            {"nodes": [{"metadata": {"name": "n"}, "spec": {"providerID": "gce://project/zone/n"}, "status": {}}]},
+        ],
+    )
+    def test_metadata_server_and_node_local_dns_are_tried_on_gke_only(self, gke: dict[str, Any]) -> None:
+        assert set(tried(**gke)) - set(tried()) == {
             "metadata server (169.254.169.254:80)",
             "node-local DNS (169.254.20.10:53)",
             "node-local DNS (169.254.20.10:53/udp)",
@@ -98,6 +105,7 @@ class TestTargets:
         nodes = [
             {
                 "metadata": {"name": f"n{number}"},
+                "spec": {},
                 "status": {
                     "addresses": [
                         {"type": "InternalIP", "address": f"10.1.0.{number}"},
