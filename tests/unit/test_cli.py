@@ -28,7 +28,6 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["nope.py"], "cannot read nope.py: No such file or directory. Name a file that exists"),
         (["--cpu-limit", "banana"], "cpu_limit='banana' is not a Kubernetes quantity"),
-        (["--mem-limit", "64Gi"], "mem_limit='64Gi' is above the stack's ceiling '8Gi'"),
         (["--contract", "/nonexistent"], "cannot read the contract /nonexistent"),
         (["--file", "/nonexistent.csv"], "cannot read /nonexistent.csv"),
     ],
@@ -94,6 +93,17 @@ def test_an_output_that_is_no_folder_is_refused_before_the_program_runs(script: 
     result = CliRunner().invoke(app, ["run", str(script), "--output", str(script)])
     assert result.exit_code == 2
     assert f"{script} is not a folder. Name a folder by --output" in result.stderr
+
+
+@pytest.mark.parametrize(("options", "kernel"), [([], []), (["--verbose"], ["kernel: gVisor 4.19.0-gvisor"])])
+def test_warnings_are_always_told_and_the_kernel_when_asked_for(
+    script: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], kernel: list[str]
+) -> None:
+    outcome = Outcome(name="e1", reason=Reason.COMPLETED, kernel="gVisor 4.19.0-gvisor", warnings=("no gVisor", "b"))
+    monkeypatch.setattr(Sandbox, "run", lambda *_, **__: outcome)
+    told = CliRunner().invoke(app, ["run", str(script), *options]).stderr.splitlines()
+    assert told[:2] == ["no gVisor", "b"]
+    assert [line for line in told if line.startswith("kernel")] == kernel
 
 
 def fake_pulumi(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from adk_gke_sandbox.preflight import report
 def preflight(
     contract: ContractOption = None,
     kubeconfig: TextOption = None,
-    context: Annotated[str | None, typer.Option(help="Default: the contract's.")] = None,
+    context: Annotated[str | None, typer.Option(help="Default: the contract's; in a pod its own identity.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check what only the live cluster can tell: permissions, admission, and one sandbox from inside.

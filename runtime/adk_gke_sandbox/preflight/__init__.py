@@ -17,9 +17,8 @@ from typing import Any, Final
 from adk_gke_sandbox.cluster import api
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
-from adk_gke_sandbox.errors import ClusterError
 from adk_gke_sandbox.preflight import access, dry_run, probe, reached
-from adk_gke_sandbox.preflight.checks import make_checks
+from adk_gke_sandbox.preflight.checks import Status, make_checks
 from adk_gke_sandbox.preflight.reached import CheckedCluster, Document
 from adk_gke_sandbox.preflight.report import Report
 from adk_gke_sandbox.sandbox import Sandbox
@@ -66,8 +65,5 @@ def run(contract: Contract, *, report: Callable[[str], None] = lambda _: None, *
             )
             results = make_checks(CLUSTER_CHECKS, cluster, (), report)
             results = make_checks(SANDBOX_CHECKS, probe.ProbedSandbox(cluster=cluster), results, report)
-        try:
-            identity = cluster.identity
-        except ClusterError:
-            identity = ""
+        identity = cluster.identity if results[0].status is Status.PASS else ""
     return Report(stack=contract.stack, server=cluster.server, identity=identity, results=tuple(results))

@@ -65,12 +65,14 @@ class ProbedSandbox:
         port = url.port or 443
         found = [Target("API server", address, port) for address in _addresses(url.hostname or "", port)]
         found += self._service("default", "kubernetes", 443)
-        for node in (self._known("nodes").get("items") or [])[:_KUBELETS]:
+        nodes = self._known("nodes").get("items") or []
+        on_google_cloud = any(str(node["spec"].get("providerID")).startswith("gce://") for node in nodes)
+        for node in nodes[:_KUBELETS]:
             addresses = {entry["type"]: entry["address"] for entry in node["status"].get("addresses") or []}
             if address := addresses.get("InternalIP"):
                 found.append(Target(f"kubelet of {node['metadata']['name']}", address, 10250))
         name_servers = self._service("kube-system", "kube-dns", 53)
-        if contract.cluster.project:
+        if contract.cluster.project or on_google_cloud:
             found.append(Target("metadata server", _METADATA_SERVER, 80))
             name_servers.append(Target("node-local DNS", _NODE_LOCAL_DNS, 53))
         if contract.egress == "none":
