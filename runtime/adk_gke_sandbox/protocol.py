@@ -256,7 +256,7 @@ class _Files:
     def add(self, name: str, content: bytes) -> None:
         """Keep a file under a name that is good, and that no other file has on any file system."""
         # File systems of macOS and Windows ignore case, and some the way in which an accent is written.
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        key = unicodedata.normalize("NFC", name.casefold())
         fault = name_fault(name)
         if not fault and self._clashes(key):
             fault = "another file has this name, or one that some file systems take for the same"
