@@ -123,11 +123,6 @@ class Transcript:
         return self._end is not None
 
     @property
-    def ignored(self) -> int:
-        """Lines so far that were no frame of this reply."""
-        return self._decoder.ignored
-
-    @property
     def gap(self) -> str:
         """What is missing so far, in words; nothing while all is there."""
         missing = [_count(self._missing, "frame{s}")]
