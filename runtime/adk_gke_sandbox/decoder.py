@@ -47,10 +47,7 @@ Json = Mapping[str, Any]
 class Ready:
     """The runner has read its request."""
 
-    pid: int = 0
-    python: str = ""
     kernel: str = ""
-    gvisor: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +109,9 @@ Frame = Ready | Started | Output | FilePart | Exit | End | Unknown
 
 
 class Decoder:
-    """Turns chunks of a reply, cut anywhere, into frames with their numbers.
-
-    Attributes:
-        ignored: Lines so far that were no frame of this reply.
-    """
+    """Turns chunks of a reply, cut anywhere, into frames with their numbers."""
 
     def __init__(self, nonce: str) -> None:
-        self.ignored = 0
         self._nonce = nonce
         self._rest = b""
         self._skipping = False
@@ -133,8 +125,6 @@ class Decoder:
             self._skipping = False
             if frame is not None:
                 frames.append(frame)
-            else:
-                self.ignored += 1
         # A line that is too long is dropped as it arrives, so that it cannot fill the memory.
         self._skipping = self._skipping or len(rest) > LINE_BYTES
         self._rest = b"" if self._skipping else rest
@@ -168,12 +158,7 @@ def _frame(found: Json) -> Frame:
     """
     match found.get("t"):
         case "ready":
-            return Ready(
-                pid=_whole(found, "pid"),
-                python=_text(found, "python", KERNEL_CHARACTERS),
-                kernel=_text(found, "kernel", KERNEL_CHARACTERS),
-                gvisor=_flag(found, "gvisor"),
-            )
+            return Ready(kernel=_text(found, "kernel", KERNEL_CHARACTERS))
         case "started":
             return Started()
         case "out" | "err" as stream:

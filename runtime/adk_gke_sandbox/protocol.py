@@ -123,11 +123,6 @@ class Transcript:
         return self._end is not None
 
     @property
-    def ignored(self) -> int:
-        """Lines so far that were no frame of this reply."""
-        return self._decoder.ignored
-
-    @property
     def gap(self) -> str:
         """What is missing so far, in words; nothing while all is there."""
         missing = [_count(self._missing, "frame{s}")]
@@ -256,7 +251,7 @@ class _Files:
     def add(self, name: str, content: bytes) -> None:
         """Keep a file under a name that is good, and that no other file has on any file system."""
         # File systems of macOS and Windows ignore case, and some the way in which an accent is written.
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        key = unicodedata.normalize("NFC", name.casefold())
         fault = name_fault(name)
         if not fault and self._clashes(key):
             fault = "another file has this name, or one that some file systems take for the same"

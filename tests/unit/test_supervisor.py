@@ -477,6 +477,17 @@ def test_the_exit_code_is_the_programs_or_says_that_there_was_none(
     assert place.execute().returncode == exit_code
 
 
+def test_a_fault_while_the_reply_is_sent_leaves_it_without_its_end(place: Place) -> None:
+    document = json.loads(encode_request(Request(code="raise SystemExit(7)"), NONCE))
+    del document["reply_bytes"]
+    (place.request / "request.json").write_text(json.dumps(document))
+    done = place.execute()
+    assert (done.returncode, done.stderr) == (7, b"the reply could not be sent: 'reply_bytes'\n")
+    transcript = Transcript(NONCE)
+    transcript.feed(done.stdout)
+    assert (transcript.exited, transcript.ended) == (True, False)
+
+
 def test_without_gvisor_nothing_of_a_request_that_asks_for_it_is_written_or_run(run: Run, place: Place) -> None:
     trace = File(name="sitecustomize.py", content=b"open('trace', 'w')")
     found = run("print(1)", files=(trace,), env={"PYTHONPATH": str(place.workspace)}, gvisor=True)

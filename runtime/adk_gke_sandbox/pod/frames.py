@@ -3,7 +3,7 @@
 A frame is one line of JSON: the request's nonce (``n``), its number from 0 (``i``), its kind (``t``) and its fields.
 The number, and the counts in the last frame, let the reader notice a part that is missing.
 
-    ready    pid, python, kernel, gvisor
+    ready    python, kernel
     started  from here on the program may have run
     out err  bytes of one stream, as text (``d``) or base64 (``b``); ``skipped`` bytes before them were cut out
     exit     how the program ended: reason, message, exit_code, signal, wall_seconds

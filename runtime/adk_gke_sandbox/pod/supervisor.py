@@ -153,8 +153,7 @@ class Supervisor:
         self.request = request = read_request(source)
         self.frames.nonce = request["nonce"]
         kernel = ("gVisor " if self.gvisor else "Linux ") + os.uname().release
-        python = sys.version.split()[0]
-        self.frames.send("ready", pid=os.getpid(), python=python, kernel=kernel, gvisor=self.gvisor)
+        self.frames.send("ready", python=sys.version.split()[0], kernel=kernel)
         if request["gvisor"] and not self.gvisor:
             # Before anything of the request is written or reaches the worker.
             raise IsolationMissing(
