@@ -56,7 +56,7 @@ def test_adks_own_parameters_apply_and_seconds_may_be_fractions() -> None:
     [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), lambda it: it.model_copy(deep=True)],
     ids=["deepcopy", "pickle", "model_copy"],
 )
-def test_copies_carry_the_settings_and_connect_anew(duplicate: Any) -> None:
+def test_copies_carry_the_settings(duplicate: Any) -> None:
     executor = GkeCodeExecutor(namespace="agent-sandbox", timeout_seconds=5)
     executor._sandbox._cluster = object()  # type: ignore[assignment]
     copied = duplicate(executor)
