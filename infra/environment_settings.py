@@ -106,7 +106,8 @@ class EnvironmentSettings:
     secret_env: bool = False
     """Whether executors may take environment variables of a sandbox from Secrets of its namespace.
 
-    A program can read what it is given: keep other Secrets elsewhere.
+    A program can read what it is given, and whoever may create Jobs there can give it any of them: keep others
+    elsewhere. The quota of the namespace then does not forbid Secrets.
     """
     cpu_requested: str = "200m"
     """CPU request of an execution that does not say otherwise."""

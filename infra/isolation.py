@@ -33,7 +33,7 @@ PRIVATE_IPV6: Final = ("fc00::/7", "fe80::/10")
 _networking = kubernetes.networking.v1
 
 
-def quota_hard(quota: Quota) -> dict[str, str]:
+def quota_hard(contract: Contract, quota: Quota) -> dict[str, str]:
     """Return the hard limits of the sandbox namespace.
 
     A quota on a resource obliges every pod to state it; the LimitRange fills what a pod leaves out.
@@ -46,7 +46,8 @@ def quota_hard(quota: Quota) -> dict[str, str]:
         "count/jobs.batch": str(quota.jobs),
         # A large request is split; `kube-root-ca.crt` is in every namespace.
         "count/configmaps": str(CONFIG_MAPS_MAX * quota.jobs + 1),
-        "count/secrets": "0",
+        # Where sandboxes may have some, the platform team alone can put them there.
+        **({} if contract.secret_env else {"count/secrets": "0"}),
         "count/services": "0",
         "count/persistentvolumeclaims": "0",
         "requests.cpu": quota.cpu,
@@ -91,7 +92,7 @@ def bounds(name: str, contract: Contract, quota: Quota, opts: pulumi.ResourceOpt
     total = kubernetes.core.v1.ResourceQuota(
         f"{name}-quota",
         metadata=metadata(contract, "sandbox", contract.namespace),
-        spec=kubernetes.core.v1.ResourceQuotaSpecArgs(hard=quota_hard(quota)),
+        spec=kubernetes.core.v1.ResourceQuotaSpecArgs(hard=quota_hard(contract, quota)),
         opts=opts,
     )
     each = kubernetes.core.v1.LimitRange(

@@ -28,7 +28,6 @@ from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.cluster.manifests import Manifest, Tags
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import (
-    APP_LABEL,
     EXECUTION_LABEL,
     JOBS,
     PODS,
@@ -260,7 +259,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "pull secrets": {"image_pull_secrets": ("registry", "mirror")},
     "environment": {"env": {"A": "1"}},
-    "labels": {"labels": {"team": "ai", APP_LABEL: "mine"}},
+    "labels": {"labels": {"team": "ai"}},
     "scratch": {"scratch_limit": "300Mi"},
     "always pulled": {"image_pull_policy": "Always"},
     "another version of the image": {"image": f"IMAGE:1.2@sha256:{'b' * 64}"},

@@ -98,6 +98,7 @@ def test_images_of_the_contracts_repository_are_allowed_but_never_a_whole_regist
         ({"node_selector": {"pool": "sandbox"}}, "node-selector", 'nodeSelector[?"pool"].orValue("") == "sandbox"'),
         ({"tolerations": (Toleration(key="dedicated"),)}, "tolerations", '"dedicated"'),
         ({"image": "a/b/c@sha256:0"}, "image-registry", '["a/b/"]'),
+        ({"secret_env": True}, "env", "!e.?valueFrom.hasValue() || e.?valueFrom.?secretKeyRef.hasValue()"),
     ],
     ids=lambda value: value if isinstance(value, str) and re.fullmatch("[a-z-]+", value) else "",
 )

@@ -171,6 +171,11 @@ def test_every_object_of_ours_carries_the_stack_name(run: Run) -> None:
             }
 
 
+def test_quota_forbids_secrets_unless_programs_may_have_some(run: Run) -> None:
+    hard = run(secretEnv=True).one("ResourceQuota", "sandbox-quota").inputs["spec"]["hard"]
+    assert "count/secrets" not in hard
+
+
 def test_quota_of_the_sandbox_namespace(run: Run) -> None:
     assert run().one("ResourceQuota", "sandbox-quota").inputs["spec"] == {
         "hard": {

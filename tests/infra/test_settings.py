@@ -72,10 +72,16 @@ def test_least_configuration_is_enough(least: Given) -> None:
 
 def test_configuration_text_becomes_what_the_fields_are(gke: Given) -> None:
     settings = configured(
-        gke, quotaPods=7, nodeSelector={"pool": "sandbox"}, sandboxSpot=True, agentRoles=["roles/aiplatform.user"]
+        gke,
+        quotaPods=7,
+        nodeSelector={"pool": "sandbox"},
+        secretEnv=True,
+        sandboxSpot=True,
+        agentRoles=["roles/aiplatform.user"],
     )
     assert settings.environment.quota.pods == 7
     assert settings.contract().node_selector == {"pool": "sandbox"}
+    assert settings.contract().secret_env is True
     assert settings.gke is not None
     assert settings.gke.sandbox_spot is True
     assert settings.gke.agent_roles == ("roles/aiplatform.user",)

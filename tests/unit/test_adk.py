@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput
+from kubernetes import client
 
 from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.adk.results import STDOUT_TAIL, to_result
@@ -15,6 +16,7 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Outcome, Reason
+from tests.unit.fake_api import OK, FakeApi
 
 CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
 
@@ -54,7 +56,7 @@ def test_adks_own_parameters_apply_and_seconds_may_be_fractions() -> None:
     [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), lambda it: it.model_copy(deep=True)],
     ids=["deepcopy", "pickle", "model_copy"],
 )
-def test_copies_carry_the_settings_and_connect_anew(duplicate: Any) -> None:
+def test_copies_carry_the_settings(duplicate: Any) -> None:
     executor = GkeCodeExecutor(namespace="agent-sandbox", timeout_seconds=5)
     executor._sandbox._cluster = object()  # type: ignore[assignment]
     copied = duplicate(executor)
@@ -115,6 +117,14 @@ def test_a_missing_kubeconfig_is_a_result_that_names_it() -> None:
     result = GkeCodeExecutor("/nonexistent").execute_code(context, CodeExecutionInput(code="print(1)"))
     assert "the sandbox could not run your code: ApiUnavailable: cannot use kubeconfig /nonexistent" in result.stderr
     assert result.exit_code is None
+
+
+def test_the_process_wide_client_configuration_is_not_touched(api: FakeApi) -> None:
+    before, api.logs = client.Configuration.get_default_copy().host, [OK]
+    context: Any = None
+    executor = GkeCodeExecutor(api.kubeconfig, namespace="box")
+    assert executor.execute_code(context, CodeExecutionInput(code="print('hello')")).stdout == "hello\n"
+    assert client.Configuration.get_default_copy().host == before
 
 
 def test_a_fault_of_ours_is_a_result_too(monkeypatch: pytest.MonkeyPatch) -> None:

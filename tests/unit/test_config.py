@@ -86,7 +86,7 @@ def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -
         ({"limits": {"open_files": 0}}, "limits.open_files=0 is out of range"),
     ],
 )
-def test_a_setting_that_cannot_work_is_refused_with_what_to_write(settings: dict[str, Any], message: str) -> None:
+def test_a_value_that_cannot_work_is_refused_with_what_to_write(settings: dict[str, Any], message: str) -> None:
     assert message in refusal(ExecutorConfig, **settings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from hypothesis import strategies as st
 
 from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.cluster.manifests import CONFIG_MAP_BYTES, Tags
-from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import Toleration
+from adk_gke_sandbox.config import ExecutorConfig, SecretKey
+from adk_gke_sandbox.contract import Contract, Toleration
 
 CONFIG = ExecutorConfig(timeout_seconds=60, schedule_timeout_seconds=40)
 RUNNER = {"supervisor.py": "r", "frames.py": "p", "worker.py": "w"}
@@ -155,7 +154,7 @@ def test_every_setting_of_the_pod_is_in_its_place() -> None:
         scratch_limit="64Mi",
         service_account="runner",
         runtime_class="kata",
-        node_selector=MappingProxyType({"pool": "sandboxes"}),
+        node_selector={"pool": "sandboxes"},
         tolerations=(Toleration(key="only", operator="Exists", effect=""),),
     )
     assert job(config)["metadata"]["namespace"] == "box"
@@ -174,9 +173,21 @@ def test_every_setting_of_the_pod_is_in_its_place() -> None:
     assert [volume["emptyDir"]["sizeLimit"] for volume in changed["volumes"][1:]] == [str(64 * 2**20)] * 2
 
 
+def test_a_pod_without_a_runtime_class_names_none() -> None:
+    assert "runtimeClassName" not in pod_spec(ExecutorConfig(runtime_class=None))
+
+
+def test_what_comes_from_secrets_is_in_the_containers_environment_and_nothing_else_is() -> None:
+    contract = Contract(stack="test", image="x", secret_env=True)
+    config = ExecutorConfig.from_contract(contract, env={"A": "plain", "B": SecretKey(secret="api", key="token")})
+    assert pod_spec(config)["containers"][0]["env"] == [
+        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "api", "key": "token"}}}
+    ]
+
+
 def test_no_setting_loosens_the_isolation_of_the_pod() -> None:
     fixed = ("automountServiceAccountToken", "enableServiceLinks", "dnsPolicy", "dnsConfig", "securityContext")
-    other = ExecutorConfig(namespace="box", image="x", service_account="y", env=MappingProxyType({"A": "b"}))
+    other = ExecutorConfig(namespace="box", image="x", service_account="y", env={"A": "b"})
     plain, changed = pod_spec(), pod_spec(other)
     assert {key: changed[key] for key in fixed} == {key: plain[key] for key in fixed}
     assert changed["containers"][0]["securityContext"] == plain["containers"][0]["securityContext"]
