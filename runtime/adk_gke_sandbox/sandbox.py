@@ -115,10 +115,9 @@ class Sandbox:
         return found
 
     def close(self) -> None:
-        """Close idle connections; the next execution connects anew."""
+        """Close idle connections. The next execution opens others, to the same server as the same user."""
         # Without the lock: whoever holds it may wait for a plugin.
-        found, self._cluster = self._cluster, None
-        if found is not None:
+        if (found := self._cluster) is not None:
             found.close()
 
 

@@ -299,7 +299,7 @@ class Reply:
                 lines[at] = line.replace(b"NONCE", self._nonce).replace(b'"i": null', b'"i": %d' % self._next)
                 self._next += 1
                 found = json.loads(lines[at]) if line.endswith(b"}") else {}
-                self._sent += len(found.get("d", ""))
+                self._sent += len(found.get("d", "")) if found.get("t") == "out" else 0
                 if found.get("t") == "end":
                     lines[at] = json.dumps({**found, "out": self._sent}).encode()
         return b"\n".join(lines)

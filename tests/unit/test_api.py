@@ -172,8 +172,11 @@ def test_a_certificate_that_cannot_be_trusted_is_not_taken_for_silence(server: S
 
 def test_a_stream_is_the_bytes_of_the_answer(server: Server, cluster: Cluster) -> None:
     server.answer = lambda _: (200, b"a\r\n\xff")
-    stream = cluster.stream("get", LOG, query={"follow": "true"})
-    assert (stream.read(10), stream.read(10)) == (b"a\r\n\xff", None)
+    woken = threading.Semaphore(0)
+    stream = cluster.stream("get", LOG, query={"follow": "true"}, wake=woken.release)
+    assert woken.acquire(timeout=10)
+    assert woken.acquire(timeout=10)
+    assert (stream.read(), stream.read()) == (b"a\r\n\xff", None)
     assert (server.asked[0].path, server.asked[0].query) == (LOG, {"follow": "true"})
 
 
@@ -185,7 +188,7 @@ def test_a_stream_that_is_refused_is_an_error(server: Server, cluster: Cluster) 
 
 def test_a_watch_starts_anew_from_a_list_of_the_same_objects(server: Server, cluster: Cluster) -> None:
     server.answer = lambda asked: (200, b"" if "watch" in asked.query else {"metadata": {"resourceVersion": "9"}})
-    watch = cluster.watch_path("/api/v1/namespaces/box/pods", query={"labelSelector": "a=b"})
+    watch = cluster.watch("/api/v1/namespaces/box/pods", query={"labelSelector": "a=b"})
     watch.reopen()
     watch.close()
     selected = {"labelSelector": "a=b"}

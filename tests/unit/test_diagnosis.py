@@ -282,7 +282,8 @@ AFTER_START = {
         pod({"terminated": {"exitCode": 137, "reason": "Error"}}),
         (
             Reason.SANDBOX_LOST,
-            "the sandbox was killed (exit code 137), often for memory. Use less memory, or raise mem_limit",
+            "the program, or all of the sandbox, was killed (exit code 137), often for memory. "
+            "Use less memory, or raise mem_limit",
         ),
     ),
     "ended": (

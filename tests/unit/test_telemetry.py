@@ -135,7 +135,7 @@ def test_a_phase_that_was_never_reached_is_no_span(exported: Exported) -> None:
 @pytest.mark.usefixtures("exported")
 def test_waiting_for_a_pod_counts_as_scheduling_even_if_none_came(api: FakeApi) -> None:
     api.watches = {"pods": [[]], "events": [[]]}
-    timings = run(api, schedule_timeout_seconds=0.4).timings
+    timings = run(api, schedule_timeout_seconds=5).timings
     assert timings.schedule == pytest.approx(timings.total - timings.submit - timings.delete)
     assert timings.schedule > timings.submit
 
@@ -297,7 +297,8 @@ def ends(**fields: Any) -> Callable[[FakeApi], None]:
     """Script what the runner says in the end."""
 
     def script(api: FakeApi) -> None:
-        api.logs = [SAID + frame("end", started=True, left_out=[f"{SECRET}.bin: too large"], **fields)]
+        counts = {"err": len(f"{SECRET} error\n")} if "exit_code" in fields else {}
+        api.logs = [SAID + frame("end", started=True, **counts, left_out=[f"{SECRET}.bin: too large"], **fields)]
 
     return script
 

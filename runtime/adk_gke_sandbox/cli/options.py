@@ -32,6 +32,4 @@ def executor_config(contract: Path | None, no_contract: bool, options: dict[str,
     """
     if no_contract:
         return ExecutorConfig(**options)
-    found = contracts.load(contract)
-    options.setdefault("kubeconfig_context", found.cluster.context or None)
-    return ExecutorConfig.from_contract(found, **options)
+    return ExecutorConfig.from_contract(contract, **options)

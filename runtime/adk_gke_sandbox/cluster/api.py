@@ -136,7 +136,7 @@ class Cluster:
         """
         return self._call(verb, path, lambda response: Stream(response, wake), query=query, accept="*/*")
 
-    def watch_path(self, path: str, *, query: Mapping[str, str], wake: Callable[[], None] = lambda: None) -> Watch:
+    def watch(self, path: str, *, query: Mapping[str, str], wake: Callable[[], None] = lambda: None) -> Watch:
         """Watch the objects of a list that ``query`` selects.
 
         Raises:
@@ -241,64 +241,6 @@ class Cluster:
                 status=None,
             ) from error
 
-    # The calls by kind, until their callers use those above.
-
-    def create_job(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Create a Job and return it as the server stored it."""
-        return self.request("create", resource("batch/v1", "jobs", manifest["metadata"]["namespace"]), body=manifest)
-
-    def get_job(self, namespace: str, name: str) -> dict[str, Any]:
-        """Return a Job."""
-        return self.request("get", resource("batch/v1", "jobs", namespace, name))
-
-    def delete_object(self, kind: str, namespace: str, name: str) -> None:
-        """Delete one of ``jobs``, ``pods``, ``configmaps`` with all it owns; one that is gone already is no error."""
-        self.delete(_of_kind(kind, namespace, name))
-
-    def create_config_map(self, manifest: Mapping[str, Any]) -> None:
-        """Create a ConfigMap."""
-        self.request("create", resource("v1", "configmaps", manifest["metadata"]["namespace"]), body=manifest)
-
-    def list_objects(self, kind: str, namespace: str, **selector: str) -> dict[str, Any]:
-        """Return the ``jobs``, ``pods``, ``configmaps`` or ``events`` that a label or field selector names."""
-        return self.request("list", _of_kind(kind, namespace), query=_selectors(selector))
-
-    def watch(self, kind: str, namespace: str, **selector: str) -> Watch:
-        """Watch ``pods`` or ``events`` that a ``label_selector`` or ``field_selector`` names."""
-        return self.watch_path(_of_kind(kind, namespace), query=_selectors(selector))
-
-    def read(self, group: str, kind: str, *, namespace: str = "", name: str = "") -> dict[str, Any]:
-        """Return an object of a group's ``v1``, or without a name the list of all."""
-        path = resource(f"{group}/v1".lstrip("/"), kind, namespace, name)
-        return self.request("get" if name else "list", path)
-
-    def create(
-        self, group: str, kind: str, manifest: Mapping[str, Any], *, namespace: str = "", dry_run: bool = False
-    ) -> dict[str, Any]:
-        """Create an object of a group's ``v1``, or have the API server only say whether it would."""
-        path = resource(f"{group}/v1".lstrip("/"), kind, namespace)
-        return self.request("create", path, body=manifest, query={"dryRun": "All"} if dry_run else {})
-
-    def get_version(self) -> dict[str, Any]:
-        """Return the version of the API server."""
-        return self.request("get", VERSION)
-
-    def follow_log(self, namespace: str, pod: str, container: str) -> Stream:
-        """Follow a container's log from its beginning, byte for byte."""
-        path = resource("v1", "pods", namespace, pod, "log")
-        return self.stream("get", path, query={"container": container, "follow": "true"})
-
-
-def _of_kind(kind: str, namespace: str, name: str = "") -> str:
-    return resource("batch/v1" if kind == "jobs" else "v1", kind, namespace, name)
-
-
-def _selectors(given: Mapping[str, str]) -> dict[str, str]:
-    return {key.replace("_selector", "Selector"): value for key, value in given.items()}
-
-
-_BOUNDED: Final[Mapping[str, Any]] = {"_request_timeout": (CONNECT_SECONDS, READ_SECONDS)}
-
 
 def resource(group_version: str, plural: str, namespace: str = "", name: str = "", sub: str = "") -> str:
     """Return the path of an object, of all objects of a kind, or of an object's subresource.
@@ -331,7 +273,7 @@ def _target(path: str, body: Mapping[str, Any] | None = None) -> str:
 
 
 def connect(
-    kubeconfig_path: str | None = None, context: str | None = None, *, read_seconds: float | None = None
+    kubeconfig_path: str | None = None, context: str | None = None, *, read_seconds: float = READ_SECONDS
 ) -> Cluster:
     """Return a connection to the API server that ``credentials.resolve`` names.
 
@@ -339,7 +281,7 @@ def connect(
         ConfigError: no kubeconfig there, or no such context in it.
     """
     client, renew = credentials.resolve(kubeconfig_path, context)
-    return Cluster(client, renew, read_seconds=read_seconds or _BOUNDED["_request_timeout"][1])
+    return Cluster(client, renew, read_seconds=read_seconds)
 
 
 def _read(answer: urllib3.BaseHTTPResponse) -> bytes:

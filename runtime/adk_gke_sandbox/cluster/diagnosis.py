@@ -289,7 +289,8 @@ def after_start(pod: PodView | None, *, deleted: bool = False) -> Diagnosis:
     if pod.exit_code == 137:
         return Diagnosis(
             reason=Reason.SANDBOX_LOST,
-            message="the sandbox was killed (exit code 137), often for memory. Use less memory, or raise mem_limit",
+            message="the program, or all of the sandbox, was killed (exit code 137), often for memory. "
+            "Use less memory, or raise mem_limit",
         )
     detail = pod.terminated_message or pod.terminated_reason or pod.message or pod.phase
     code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"

@@ -292,8 +292,7 @@ class _Sandbox:
             pump(stream, seen, self._attempt, enough)
         finally:
             # A log that is read anew may know less: the pod may be going, its beginning may be gone.
-            if seen.ended or seen.kept_bytes >= self._transcript.kept_bytes:
-                self._transcript = seen
+            self._transcript = max(self._transcript, seen, key=_knowledge)
 
     def _ask_for_news(self, pod: PodWatch) -> None:
         """Learn whether the pod whose log has ended still runs; a watch may have died in silence."""
@@ -345,7 +344,9 @@ class _Sandbox:
         return (job.get("spec") or {}).get("suspend") is True
 
     def _new_transcript(self) -> Transcript:
-        return Transcript(self._nonce, file_count=self._request.limits.file_count)
+        return Transcript(
+            self._nonce, file_count=self._request.limits.file_count, reply_bytes=self._request.reply_bytes
+        )
 
     def _path(self, group_version: str, plural: str, name: str = "", sub: str = "") -> str:
         return resource(group_version, plural, self._config.namespace, name, sub)
@@ -353,6 +354,11 @@ class _Sandbox:
     @property
     def _job_path(self) -> str:
         return self._path("batch/v1", "jobs", self._name)
+
+
+def _knowledge(transcript: Transcript) -> tuple[bool, bool, int]:
+    """Return how much a transcript tells, to be compared."""
+    return transcript.ended and not transcript.gap, transcript.exited, transcript.kept_bytes
 
 
 @cache

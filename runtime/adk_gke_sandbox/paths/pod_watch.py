@@ -138,7 +138,7 @@ class PodWatch:
     def _open(self, plural: str, selector: Mapping[str, str]) -> Watch:
         path = resource("v1", plural, self._config.namespace)
         return self._attempt.call(
-            lambda: self._cluster.watch_path(path, query=selector, wake=self._attempt.wake.set), Watch.close
+            lambda: self._cluster.watch(path, query=selector, wake=self._attempt.wake.set), Watch.close
         )
 
     def _changes(self, watch: Watch) -> list[Change]:

@@ -43,16 +43,21 @@ def run(contract: Contract, *, report: Callable[[str], None] = lambda _: None, *
     Raises:
         ConfigError: no such kubeconfig or context, or a contract that no executor can work with.
     """
-    overrides.setdefault("kubeconfig_context", contract.cluster.context or None)
     overrides["timeout_seconds"] = min(probe.TIMEOUT_SECONDS, contract.ceilings.timeout_seconds)
     config = ExecutorConfig.from_contract(contract, **overrides)
     with closing(api.connect(config.kubeconfig_path, config.kubeconfig_context)) as connection:
 
-        def read(group_version: str, resource: str, **which: str) -> Document:
-            return connection.read(group_version.rpartition("/")[0], resource, **which)
+        def read(group_version: str, plural: str, **which: str) -> Document:
+            verb = "get" if which.get("name") else "list"
+            return connection.request(verb, api.resource(group_version, plural, **which))
 
-        def create(group_version: str, resource: str, manifest: Document, **how: Any) -> Document:
-            return connection.create(group_version.rpartition("/")[0], resource, manifest, **how)
+        def create(
+            group_version: str, plural: str, manifest: Document, *, namespace: str = "", dry_run: bool = False
+        ) -> Document:
+            query = {"dryRun": "All"} if dry_run else {}
+            return connection.request(
+                "create", api.resource(group_version, plural, namespace), body=manifest, query=query
+            )
 
         with closing(Sandbox(config)) as sandbox:
             cluster = CheckedCluster(
