@@ -308,6 +308,13 @@ def test_the_log_of_a_pod_that_has_ended_is_read_once_when_it_ends_in_order(api:
     assert run(api).reason is Reason.SANDBOX_LOST
 
 
+def test_a_runner_that_refuses_to_start_the_program_is_believed(api: FakeApi) -> None:
+    api.logs = [frame("ready", kernel="Linux 6.1.0") + frame("end", reason="IsolationMissing", message="no gVisor")]
+    outcome = run(api)
+    assert (outcome.reason, outcome.message, outcome.kernel) == (Reason.ISOLATION_MISSING, "no gVisor", "Linux 6.1.0")
+    assert (outcome.started, outcome.exit_code) == (False, None)
+
+
 def event(reason: str, message: str) -> dict[str, Any]:
     return added({"metadata": {"name": "e"}, "reason": reason, "message": message})
 

@@ -135,10 +135,11 @@ class _Sandbox:
             else:
                 outcome = replace(outcome, reason=found.reason, message=found.message)
         view = self._pod.view if self._pod is not None else None
+        # Only a runner that has told its end knows that its program has not begun.
+        may_have_begun = self._attempt.has(Stage.RUNNING) or (found is not None and found.may_have_begun)
         return replace(
             outcome,
-            # What was seen running stays started, whatever a log that was read anew tells.
-            started=outcome.started or self._attempt.has(Stage.RUNNING) or (found is not None and found.may_have_begun),
+            started=outcome.started or (may_have_begun and not self._transcript.ended),
             # The supervisor ends with the exit code of the program.
             exit_code=view.exit_code if outcome.exit_code is None and view is not None else outcome.exit_code,
             timings=self._attempt.timings(outcome.wall_seconds if self._transcript.exited else None),
