@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -71,28 +71,11 @@ _SECRET_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _CONTAINER_ENV_NAME: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 """What Kubernetes takes for a container's environment before version 1.34."""
 
-RUNNERS_OWN_ENV: Final = frozenset(
-    {
-        "HOME",
-        "LOGNAME",
-        "MALLOC_ARENA_MAX",
-        "MKL_NUM_THREADS",
-        "MPLBACKEND",
-        "MPLCONFIGDIR",
-        "NUMEXPR_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "PYTHONDONTWRITEBYTECODE",
-        "PYTHONUNBUFFERED",
-        "TMPDIR",
-        "USER",
-        "XDG_CACHE_HOME",
-    }
+RUNNERS_OWN_ENV: Final = re.compile(
+    "HOME|KUBERNETES_.*|LOGNAME|MALLOC_ARENA_MAX|(MKL|NUMEXPR|OMP|OPENBLAS)_NUM_THREADS|MPLBACKEND|MPLCONFIGDIR|"
+    "PYTHONDONTWRITEBYTECODE|PYTHONUNBUFFERED|TMPDIR|USER|XDG_CACHE_HOME"
 )
-"""Variables that the runner sets in place of the container's; a value in the request wins over the runner's."""
-
-_DNS_POLICIES: Final = ("None", "ClusterFirst")
-_PULL_POLICIES: Final = ("IfNotPresent", "Always", "Never")
+"""Variables that the runner sets or removes in place of the container's; the request's win over the runner's."""
 
 _SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 """https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api."""
@@ -184,7 +167,7 @@ def check_env(env: Mapping[str, str | SecretKey]) -> dict[str, str | SecretKey]:
                 "Use letters, digits and '_'; there can be no '=' and no NUL in it",
             )
         if isinstance(value, SecretKey):
-            if not _CONTAINER_ENV_NAME.fullmatch(name) or name in RUNNERS_OWN_ENV or name.startswith("KUBERNETES_"):
+            if not _CONTAINER_ENV_NAME.fullmatch(name) or RUNNERS_OWN_ENV.fullmatch(name):
                 raise ConfigError(
                     f"env has {name!r}, which cannot come from a Secret",
                     "Choose another name: Kubernetes takes letters, digits, '_', '-' and '.', and the runner sets "
@@ -273,9 +256,9 @@ class ExecutorConfig(BaseModel):
     """Node labels that the sandbox pods ask for."""
     tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
     """Taints that the sandbox pods tolerate."""
-    dns_policy: str = "None"
+    dns_policy: Literal["None", "ClusterFirst"] = "None"
     """``None``: a sandbox resolves no names; ``ClusterFirst`` where it may connect to hosts."""
-    image_pull_policy: str = "IfNotPresent"
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """``IfNotPresent``, ``Always`` or ``Never``."""
     image_pull_secrets: tuple[str, ...] = ()
     """Names of Secrets in the namespace with credentials of a registry."""
@@ -373,14 +356,6 @@ class ExecutorConfig(BaseModel):
         quantity(value, setting=str(info.field_name))
         return value
 
-    @field_validator("dns_policy", "image_pull_policy", mode="plain")
-    @classmethod
-    def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
-        choices = _DNS_POLICIES if info.field_name == "dns_policy" else _PULL_POLICIES
-        if value not in choices:
-            raise ConfigError(f"{info.field_name}={value!r} is unknown", f"Use one of {', '.join(choices)}")
-        return value
-
     @field_validator("labels", "node_selector", mode="plain")
     @classmethod
     def _check_labels(cls, value: Any, info: ValidationInfo) -> Any:
@@ -444,11 +419,9 @@ class ExecutorConfig(BaseModel):
     @property
     def scratch_bytes(self) -> int:
         """Size of each of the working and the temporary directory, in bytes."""
-        return (
-            self.memory_bytes // 4
-            if self.scratch_limit is None
-            else int(quantity(self.scratch_limit, setting="scratch_limit"))
-        )
+        if self.scratch_limit is None:
+            return self.memory_bytes // 4
+        return int(quantity(self.scratch_limit, setting="scratch_limit"))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -519,18 +492,9 @@ class ExecutorConfig(BaseModel):
         path, context = connection(
             found, overrides.get("kubeconfig_path"), overrides.get("kubeconfig_context"), inside=in_pod()
         )
-        base = {
-            "namespace": found.namespace,
-            "image": found.image,
-            "timeout_seconds": found.timeout_seconds,
-            "schedule_timeout_seconds": found.schedule_timeout_seconds,
-            **found.resources.model_dump(),
-            "service_account": found.sandbox_service_account,
-            "runtime_class": found.runtime_class,
-            "node_selector": found.node_selector,
-            "tolerations": found.tolerations,
-            "dns_policy": found.dns_policy,
-        }
+        shared = ("namespace", "image", "timeout_seconds", "schedule_timeout_seconds", "runtime_class", "node_selector")
+        base = {name: getattr(found, name) for name in (*shared, "tolerations", "dns_policy")}
+        base |= {"service_account": found.sandbox_service_account, **found.resources.model_dump()}
         made = cls.__new__(cls)
         made._fill({**overrides, "kubeconfig_path": path, "kubeconfig_context": context}, base, found.secret_env)
         for setting, ceiling in (("cpu_limit", found.ceilings.cpu), ("mem_limit", found.ceilings.memory)):
