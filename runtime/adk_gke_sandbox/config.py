@@ -202,8 +202,8 @@ def connection(
 ) -> tuple[str | None, str | None]:
     """Return kubeconfig and context by which the cluster of a contract is reached; ``None`` as of ``ExecutorConfig``.
 
-    What is given wins. Inside a pod its own ServiceAccount is used, where there is no kubeconfig that could have the
-    contract's context. Elsewhere it is that context.
+    What is given wins. Without a context it is the contract's, whichever kubeconfig it is in, so that no other cluster
+    is taken for it; inside a pod it is not, where there is no kubeconfig that could have the contract's context.
 
     Args:
         contract: The stack's contract.
@@ -211,9 +211,7 @@ def connection(
         kubeconfig_context: As given by the user.
         inside: Whether this is a pod, see ``in_pod``.
     """
-    if kubeconfig_path or kubeconfig_context or inside:
-        return kubeconfig_path, kubeconfig_context
-    return None, contract.cluster.context or None
+    return kubeconfig_path, kubeconfig_context or (None if inside else contract.cluster.context or None)
 
 
 class ExecutorConfig(BaseModel):
@@ -481,8 +479,8 @@ class ExecutorConfig(BaseModel):
             contract: A path, a document or a contract; by default the file that ``ADK_GKE_SANDBOX_CONTRACT``
                 names, then the agents' mount.
             **overrides: Parameters that differ; they must stay under the contract's ceilings. A limit below the
-                contract's request lowers the request, too. Without ``kubeconfig_path`` and ``kubeconfig_context``,
-                a pod uses its own ServiceAccount, anything else the contract's context.
+                contract's request lowers the request, too. Without ``kubeconfig_context``, the contract's context
+                is used outside of pods.
 
         Raises:
             ContractError: the contract cannot be read.

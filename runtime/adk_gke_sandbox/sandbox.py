@@ -16,7 +16,7 @@ from adk_gke_sandbox.config import ExecutorConfig, check_name
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
 from adk_gke_sandbox.paths import job
-from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted, Stage
+from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted
 
 MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
 """How a failure begins, by whether it tells something about the program."""
@@ -103,7 +103,6 @@ class Sandbox:
             waited = self.config.schedule_timeout_seconds
             found = diagnosis.aborted() if interruption.aborted else diagnosis.no_credentials(waited)
             return Outcome(name=name, reason=found.reason, message=found.message)
-        attempt.reach(Stage.CONNECTED)
         return job.run(cluster, self.config, request, attempt, name=name, tags=tags)
 
     def _connected(self) -> api.Cluster:

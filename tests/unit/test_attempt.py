@@ -165,7 +165,7 @@ def reached(*stages: Stage, clock: VirtualClock) -> Attempt:
 @pytest.mark.parametrize(
     ("stages", "seconds"),
     [
-        ((Stage.CONNECTED, Stage.SUBMITTED), 100),
+        ((Stage.SUBMITTED,), 100),
         ((Stage.RUNNING,), 102),
         ((Stage.RUNNING, Stage.STARTED), 30 + 5),
         ((Stage.RUNNING, Stage.STARTED, Stage.EXITED), 30 + 5),

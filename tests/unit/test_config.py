@@ -310,7 +310,7 @@ def test_names_resolve_where_the_contract_lets_sandboxes_out(egress: Any, policy
         ({"kubeconfig_context": "mine"}, True, (None, "mine")),
         ({"kubeconfig_context": "mine"}, False, (None, "mine")),
         ({"kubeconfig_path": "/file"}, True, ("/file", None)),
-        ({"kubeconfig_path": "/file"}, False, ("/file", None)),
+        ({"kubeconfig_path": "/file"}, False, ("/file", "staging")),
     ],
 )
 def test_a_pod_uses_its_own_account_and_others_the_contracts_context_unless_told(

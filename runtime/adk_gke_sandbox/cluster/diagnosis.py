@@ -27,7 +27,7 @@ _NO_HANDLER: Final = re.compile(
 _LIVE_QUOTA: Final = re.compile(r"exceeded quota: ([^,]+),")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """Why an execution cannot go on.
 
@@ -53,13 +53,13 @@ def lost_early(pod: PodView | None) -> Diagnosis:
         return replace(_pushed_out(pod), again=proven, may_have_begun=not proven)
     if pod is not None and pod.phase == "Failed" and not pod.deleting:
         return Diagnosis(
-            reason=Reason.SANDBOX_LOST,
-            message=f"the pod failed before its container was seen running: {_line(pod.message) or pod.reason}",
+            Reason.SANDBOX_LOST,
+            f"the pod failed before its container was seen running: {_line(pod.message) or pod.reason}",
             may_have_begun=not proven,
         )
     return Diagnosis(
-        reason=Reason.SANDBOX_LOST,
-        message="the pod was deleted by someone else before it was seen running. "
+        Reason.SANDBOX_LOST,
+        "the pod was deleted by someone else before it was seen running. "
         "Look for what drains nodes or deletes pods there",
         again=proven,
         may_have_begun=not proven,
@@ -72,27 +72,27 @@ def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
         pod.waiting_reason in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)
     ):
         return Diagnosis(
-            reason=Reason.IMAGE_UNAVAILABLE,
-            message=f"the node cannot get the image {image}: {_line(pod.waiting_message) or pod.waiting_reason}. "
+            Reason.IMAGE_UNAVAILABLE,
+            f"the node cannot get the image {image}: {_line(pod.waiting_message) or pod.waiting_reason}. "
             "Check the name, that it was pushed, and that the nodes may read its registry",
         )
     if pod.waiting_reason in _IMAGE_WAITS:
         return Diagnosis(
-            reason=Reason.IMAGE_UNAVAILABLE,
-            message=f"the image {image} could not be pulled in time: "
+            Reason.IMAGE_UNAVAILABLE,
+            f"the image {image} could not be pulled in time: "
             f"{_line(pod.waiting_message) or pod.waiting_reason}. Check that the nodes reach its registry",
             final=False,
         )
     if pod.waiting_reason in _CONTAINER_FATAL:
         return Diagnosis(
-            reason=Reason.SANDBOX_LOST,
-            message=f"the container could not be created: {_line(pod.waiting_message) or pod.waiting_reason}. "
+            Reason.SANDBOX_LOST,
+            f"the container could not be created: {_line(pod.waiting_message) or pod.waiting_reason}. "
             "Check the image and the namespace's configuration",
         )
     if pod.unscheduled:
         return Diagnosis(
-            reason=Reason.UNSCHEDULABLE,
-            message=f"no node took the pod: {_line(pod.unscheduled)}. "
+            Reason.UNSCHEDULABLE,
+            f"no node took the pod: {_line(pod.unscheduled)}. "
             "Check the size and taints of the gVisor node pool against the executor's requests",
             final=False,
         )
@@ -108,43 +108,42 @@ def never_scheduled(pod: PodView | None, waited_seconds: float, *, suspended: bo
         text = f"no pod appeared {waited}. Check that the Job controller runs"
     else:
         text = f"the pod did not start {waited} ({pod.waiting_reason or pod.phase}). Check the node it is on"
-    return Diagnosis(reason=Reason.UNSCHEDULABLE, message=text)
+    return Diagnosis(Reason.UNSCHEDULABLE, text)
 
 
 def never_began() -> Diagnosis:
     """Return what it means that a container runs, but not the program in it."""
     return Diagnosis(
-        reason=Reason.SANDBOX_LOST,
-        message="the container runs but the program did not start in time. Check the load of its node",
+        Reason.SANDBOX_LOST, "the container runs but the program did not start in time. Check the load of its node"
     )
 
 
 def aborted() -> Diagnosis:
     """Return what it means that the caller gave up."""
-    return Diagnosis(reason=Reason.ABORTED, message="the caller aborted the execution")
+    return Diagnosis(Reason.ABORTED, "the caller aborted the execution")
 
 
 def overran(timeout_seconds: float) -> Diagnosis:
     """Return what to say when the program's time is over and the runner has not said so itself."""
     return Diagnosis(
-        reason=Reason.DEADLINE_EXCEEDED,
-        message=f"the program was killed after {timeout_seconds:g} s. Do less, or raise timeout_seconds",
+        Reason.DEADLINE_EXCEEDED,
+        f"the program was killed after {timeout_seconds:g} s. Do less, or raise timeout_seconds",
     )
 
 
 def late_reply() -> Diagnosis:
     """Return what to say when a reply is still on its way after all the time that a call may take."""
     return Diagnosis(
-        reason=Reason.REPLY_INCOMPLETE,
-        message="the rest of the reply did not arrive in time. Check the network to the API server, or return less",
+        Reason.REPLY_INCOMPLETE,
+        "the rest of the reply did not arrive in time. Check the network to the API server, or return less",
     )
 
 
 def no_answer(host: str, waited_seconds: float) -> Diagnosis:
     """Return what it means that the API server keeps a create call waiting until the schedule deadline."""
     return Diagnosis(
-        reason=Reason.API_UNAVAILABLE,
-        message=f"the API server {host} did not answer within schedule_timeout_seconds={waited_seconds:g}. "
+        Reason.API_UNAVAILABLE,
+        f"the API server {host} did not answer within schedule_timeout_seconds={waited_seconds:g}. "
         "Check its load and the network between",
     )
 
@@ -152,8 +151,8 @@ def no_answer(host: str, waited_seconds: float) -> Diagnosis:
 def no_credentials(waited_seconds: float) -> Diagnosis:
     """Return what it means that the kubeconfig's plugin keeps the connection waiting until the schedule deadline."""
     return Diagnosis(
-        reason=Reason.API_UNAVAILABLE,
-        message=f"reading the kubeconfig, or the plugin that it names, took longer than schedule_timeout_seconds="
+        Reason.API_UNAVAILABLE,
+        f"reading the kubeconfig, or the plugin that it names, took longer than schedule_timeout_seconds="
         f"{waited_seconds:g}. Run its command in a shell to see what it waits for",
     )
 
@@ -161,16 +160,16 @@ def no_credentials(waited_seconds: float) -> Diagnosis:
 def too_large(size_bytes: int, most_bytes: int) -> Diagnosis:
     """Return what it means that a request document does not fit."""
     return Diagnosis(
-        reason=Reason.ADMISSION_DENIED,
-        message=f"code and input files make a request of {size_bytes / 2**20:.1f} MiB (files count 4/3 of their size) "
+        Reason.ADMISSION_DENIED,
+        f"code and input files make a request of {size_bytes / 2**20:.1f} MiB (files count 4/3 of their size) "
         f"and {most_bytes / 2**20:.1f} MiB is the most. Send smaller files",
     )
 
 
 def _pushed_out(pod: PodView) -> Diagnosis:
     return Diagnosis(
-        reason=Reason.EVICTED,
-        message=f"the node pushed the pod out: {_line(pod.disruption or pod.message) or pod.reason}. "
+        Reason.EVICTED,
+        f"the node pushed the pod out: {_line(pod.disruption or pod.message) or pod.reason}. "
         "Run it again; check the node's memory and disk if it happens often",
     )
 
@@ -185,15 +184,15 @@ def from_event(event: Mapping[str, Any], *, runtime_class: str | None) -> Diagno
     reason, message = event.get("reason"), _line(str(event.get("message", "")))
     if reason in ("FailedCreate", "FailedCreatePodSandBox") and _NO_HANDLER.search(message):
         return Diagnosis(
-            reason=Reason.ISOLATION_MISSING,
-            message=f"the sandbox cannot have the RuntimeClass {runtime_class!r}: {message}. Check that it "
+            Reason.ISOLATION_MISSING,
+            f"the sandbox cannot have the RuntimeClass {runtime_class!r}: {message}. Check that it "
             "exists and that its handler, runsc for gVisor, is set up on the node; on GKE both come with a node pool "
             "that has GKE Sandbox",
         )
     if reason == "FailedCreate":
         return refused_pod(message)
     what = _EVENTS.get(str(reason))
-    return Diagnosis(reason=what[0], message=f"{what[1]}: {message}. {what[2]}", final=False) if what else None
+    return Diagnosis(what[0], f"{what[1]}: {message}. {what[2]}", final=False) if what else None
 
 
 _EVENTS: Final[Mapping[str, tuple[Reason, str, str]]] = {
@@ -217,14 +216,14 @@ def refused_pod(event_message: str) -> Diagnosis:
     quota = _LIVE_QUOTA.search(message)
     if quota:
         return Diagnosis(
-            reason=Reason.QUOTA_EXCEEDED,
-            message=f"the quota {quota[1]!r} has no room for the pod: {message}. "
+            Reason.QUOTA_EXCEEDED,
+            f"the quota {quota[1]!r} has no room for the pod: {message}. "
             "Wait for other executions to end, or have the platform team raise it",
             final=False,
         )
     return Diagnosis(
-        reason=Reason.ADMISSION_DENIED,
-        message=f"the cluster refused the pod: {message}. "
+        Reason.ADMISSION_DENIED,
+        f"the cluster refused the pod: {message}. "
         "Compare the executor's settings with the stack's: `adk-gke-sandbox contract show`",
         # Pods that are created at the same moment race for the quota's record; the Job controller tries again.
         final="the object has been modified" not in message,
@@ -233,39 +232,34 @@ def refused_pod(event_message: str) -> Diagnosis:
 
 def refused_call(error: ClusterError, *, namespace: str) -> Diagnosis:
     """Return what a refused or unanswered API call means for the execution."""
+    reason, remedy = Reason.API_UNAVAILABLE, ""
     if isinstance(error, Unauthorized):
         return Diagnosis(
-            reason=Reason.API_UNAVAILABLE,
-            message="the API server does not accept the credentials (401): the token has expired or its "
-            "ServiceAccount is gone. Mint a new kubeconfig, or run `pulumi up` again",
+            reason,
+            "the API server does not accept the credentials (401): the token has expired or its ServiceAccount is "
+            "gone. Mint a new kubeconfig, or run `pulumi up` again",
         )
     if isinstance(error, NotFound):
-        return Diagnosis(
-            reason=Reason.API_UNAVAILABLE,
-            message=f"{error.message}. Check that the namespace {namespace!r} exists: `pulumi up` makes it",
+        remedy = f"Check that the namespace {namespace!r} exists: `pulumi up` makes it"
+    elif isinstance(error, Forbidden) and "exceeded quota" in error.message:
+        reason = Reason.QUOTA_EXCEEDED
+        remedy = "Wait for other executions to end, or have the platform team raise the quota"
+    elif isinstance(error, Forbidden) and "system:anonymous" in error.message:
+        remedy = (
+            "No credentials reached the API server: check that the plugin that the kubeconfig names is installed and "
+            "logged in (for GKE gke-gcloud-auth-plugin and gcloud auth login)"
         )
-    if isinstance(error, Forbidden):
-        if "exceeded quota" in error.message:
-            return Diagnosis(
-                reason=Reason.QUOTA_EXCEEDED,
-                message=f"{error.message}. Wait for other executions to end, or have the platform team raise the quota",
-            )
-        if "system:anonymous" in error.message:
-            return Diagnosis(
-                reason=Reason.API_UNAVAILABLE,
-                message=f"{error.message}. No credentials reached the API server: check that the plugin that the "
-                "kubeconfig names is installed and logged in (for GKE gke-gcloud-auth-plugin and gcloud auth login)",
-            )
-        if "cannot " in error.message:
-            return Diagnosis(
-                reason=Reason.FORBIDDEN,
-                message=f"{error.message}. Check that the namespace {namespace!r} is the stack's own and that "
-                "its Role is bound to this identity: `pulumi up` does both",
-            )
-        return Diagnosis(reason=Reason.ADMISSION_DENIED, message=error.message)
-    if error.status in (400, 422):
-        return Diagnosis(reason=Reason.ADMISSION_DENIED, message=error.message)
-    return Diagnosis(reason=Reason.API_UNAVAILABLE, message=str(error))
+    elif isinstance(error, Forbidden) and "cannot " in error.message:
+        reason = Reason.FORBIDDEN
+        remedy = (
+            f"Check that the namespace {namespace!r} is the stack's own and that its Role is bound to this identity: "
+            "`pulumi up` does both"
+        )
+    elif isinstance(error, Forbidden) or error.status in (400, 422):
+        reason = Reason.ADMISSION_DENIED
+    else:
+        remedy = error.remedy
+    return Diagnosis(reason, f"{error.message}. {remedy}" if remedy else error.message)
 
 
 def after_start(pod: PodView | None, *, deleted: bool = False) -> Diagnosis:
@@ -278,26 +272,20 @@ def after_start(pod: PodView | None, *, deleted: bool = False) -> Diagnosis:
     if pod is not None and pod.pushed_out:
         return _pushed_out(pod)
     if pod is None or deleted or pod.deleting:
-        return Diagnosis(
-            reason=Reason.SANDBOX_LOST, message="the pod was deleted by someone else while the program ran"
-        )
+        return Diagnosis(Reason.SANDBOX_LOST, "the pod was deleted by someone else while the program ran")
     if pod.terminated_reason == "OOMKilled":
         return Diagnosis(
-            reason=Reason.MEMORY_LIMIT,
-            message="the sandbox was killed at its memory limit. Use less, or raise mem_limit",
+            Reason.MEMORY_LIMIT, "the sandbox was killed at its memory limit. Use less, or raise mem_limit"
         )
     if pod.exit_code == 137:
         return Diagnosis(
-            reason=Reason.SANDBOX_LOST,
-            message="the program, or all of the sandbox, was killed (exit code 137), often for memory. "
+            Reason.SANDBOX_LOST,
+            "the program, or all of the sandbox, was killed (exit code 137), often for memory. "
             "Use less memory, or raise mem_limit",
         )
     detail = pod.terminated_message or pod.terminated_reason or pod.message or pod.phase
     code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
-    return Diagnosis(
-        reason=Reason.SANDBOX_LOST,
-        message=f"the sandbox ended{code} without a result: {_line(detail) or 'no detail'}",
-    )
+    return Diagnosis(Reason.SANDBOX_LOST, f"the sandbox ended{code} without a result: {_line(detail) or 'no detail'}")
 
 
 def _line(text: str, most: int = 600) -> str:

@@ -76,27 +76,25 @@ class SystemClock:
 class Stage(IntEnum):
     """How far an attempt has come. Each stage is reached once, in this order; an attempt may end after any of them.
 
-        BEGUN ──> CONNECTED ──> SUBMITTED ──> RUNNING ──> STARTED ──> EXITED ──> COLLECTED ──> DELETED
-          └───────────┴─────────────┴────────────┴───────────┴──────────┴──────────>┘
+        BEGUN ──> SUBMITTED ──> RUNNING ──> STARTED ──> EXITED ──> COLLECTED ──> DELETED
+          └───────────┴────────────┴───────────┴──────────┴──────────>┘
 
     Up to RUNNING the schedule timeout applies, from STARTED on the program's own. From RUNNING on the program may have
     begun, so that it is never run again.
     """
 
     BEGUN = 0
-    CONNECTED = 1
-    """There is a connection; the API server need not have answered yet."""
-    SUBMITTED = 2
+    SUBMITTED = 1
     """All objects are created. Nothing runs yet."""
-    RUNNING = 3
+    RUNNING = 2
     """The container runs or has run. The program need not have begun."""
-    STARTED = 4
+    STARTED = 3
     """The program has begun."""
-    EXITED = 5
+    EXITED = 4
     """The program has ended. Its files, and the rest of its output, may still be on their way."""
-    COLLECTED = 6
+    COLLECTED = 5
     """Nothing more is read: the reply is complete, or given up."""
-    DELETED = 7
+    DELETED = 6
     """The deletion is accepted, or goes on behind the return."""
 
 
@@ -151,16 +149,14 @@ class Attempt:
         self._progress = self._begin
 
     def again(self) -> Attempt:
-        """Return the next attempt at the same execution; the schedule timeout goes on, and the connection stands."""
-        other = Attempt(
+        """Return the next attempt at the same execution; the schedule timeout goes on."""
+        return Attempt(
             schedule_seconds=self._schedule_seconds,
             program_seconds=self._program_seconds,
             aborted=self._aborted,
             clock=self.clock,
             begin=self._begin,
         )
-        other.reach(Stage.CONNECTED)
-        return other
 
     def question(self, seconds: float) -> Attempt:
         """Return an attempt for a question beside this one, with a deadline of its own and the same caller."""
