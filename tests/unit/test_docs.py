@@ -19,6 +19,7 @@ from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.execution import Limits, Reason
+from adk_gke_sandbox.paths.attempt import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -118,6 +119,11 @@ def test_the_readme_has_every_parameter_with_its_default() -> None:
     expected = {name: GkeCodeExecutor.model_fields[name].default for name in ExecutorConfig.model_fields}
     del expected["tolerations"], expected["limits"]
     assert {name: ast.literal_eval(value) for name, value in told.items()} == expected
+
+
+def test_the_picture_of_the_stages_is_the_codes() -> None:
+    (picture,) = BLOCK.findall((ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8"))
+    assert [line for line in picture[1].splitlines() if line.strip() not in str(Stage.__doc__)] == []
 
 
 def test_every_attribute_and_instrument_of_telemetry_is_documented() -> None:
