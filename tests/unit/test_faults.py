@@ -266,6 +266,17 @@ def test_a_sandbox_that_is_lost_without_proof_is_not_replaced_and_counts_as_star
     assert outcome.timings.total < 20
 
 
+def test_the_last_word_on_a_pod_is_awaited_when_its_log_is_gone_first(api: FakeApi) -> None:
+    api.watches["pods"] = [[added(WAITING), added(going(WAITING))]]
+    api.faults["get", "pods/log", 1] = Fault(status=404, reason="NotFound")
+    api.faults["get", "pods/log", 2] = Fault(status=404, reason="NotFound")
+    last = [added(going(NEVER_MADE), "DELETED"), added(RUNNING)]
+    api.on_call["get", "pods/log"] = lambda: api.pushed["pods"].put(last.pop(0)) if last else None
+    outcome = run(api)
+    assert outcome.name.endswith("-2")
+    assert api.count["create", "jobs"] == 2
+
+
 def test_the_last_state_in_a_deletion_tells_that_the_program_has_run(api: FakeApi) -> None:
     api.watches["pods"] = [[added(WAITING), added(going(pod({"terminated": {"exitCode": 3}})), "DELETED")]]
     api.faults["get", "pods/log", 0] = Fault(status=404, reason="NotFound")

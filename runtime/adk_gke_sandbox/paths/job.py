@@ -21,7 +21,7 @@ from adk_gke_sandbox.cluster.api import Cluster, resource
 from adk_gke_sandbox.cluster.diagnosis import Diagnosis
 from adk_gke_sandbox.cluster.streams import Stream
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.errors import AlreadyExists, ClusterError, NotFound
+from adk_gke_sandbox.errors import AlreadyExists, ClusterError
 from adk_gke_sandbox.execution import Outcome, Reason, Request
 from adk_gke_sandbox.paths.attempt import Attempt, Interrupted, Stage, backoff, transient
 from adk_gke_sandbox.paths.pod_watch import REOPEN_SECONDS, PodWatch
@@ -240,14 +240,14 @@ class _Sandbox:
             over = pod.over
             try:
                 stream = self._attempt.call(lambda: self._open_log(pod), Stream.close)
-            except NotFound:
-                started = self._attempt.has(Stage.RUNNING)
-                return diagnosis.after_start(pod.view, deleted=True) if started else diagnosis.lost_early(pod.view)
             except ClusterError as error:
-                if error.status != 400:
+                # 400: the kubelet has no container of this pod, or has not told the API server of it yet.
+                if error.status not in (400, 404):
                     raise
-                # The kubelet has no container of this pod, or has not told the API server of it yet.
-                if not self._attempt.has(Stage.RUNNING) and (lost := pod.without_log()):
+                if self._attempt.has(Stage.RUNNING):
+                    if error.status == 404:
+                        return diagnosis.after_start(pod.view, deleted=True)
+                elif lost := pod.without_log():
                     return lost
             else:
                 self._read_log(stream, pod)
