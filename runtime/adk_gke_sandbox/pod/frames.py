@@ -65,7 +65,7 @@ ENTRIES_MAX = 20000
 
 def to_json(value: Any) -> str:
     """Return a value as JSON text, not escaped where it need not be."""
-    return "".join(make_encoder(None, None, quote, None, ":", ",", False, False, True)(value, 0))
+    return "".join(make_encoder(None, str, quote, None, ":", ",", False, False, True)(value, 0))
 
 
 def parse_json(text: str) -> Any:
@@ -77,7 +77,7 @@ def parse_json(text: str) -> Any:
         parse_float, parse_int, parse_constant = float, int, float
 
     try:
-        return make_scanner(Context())(text, 0)[0]
+        return make_scanner(Context())(text, 0)[0]  # type: ignore[arg-type]
     except (StopIteration, SystemError):
         # The second when the scanner misses the module ``json``, which would bring the error to raise.
         raise ValueError("the request is not JSON") from None
