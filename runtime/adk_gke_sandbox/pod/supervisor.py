@@ -263,8 +263,9 @@ def verdict_of(status: int, killed_for: str, last_words: bytes, limits: Json) ->
     """Return how the program ended, as fields of the ``exit`` frame."""
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
-    reason, message = killed_for or ("Error" if code else "Completed"), ""
-    peak = processes.used()["peak_memory_bytes"]
+    peak = processes.used()["peak_memory_bytes"] if killed_by else 0
+    reason = killed_for or ("Error" if code else "Completed")
+    message = ""
     if killed_for == "DeadlineExceeded":
         message = f"the program was killed after {limits['timeout_seconds']:g} s"
     elif killed_for == "OutputLimit":
