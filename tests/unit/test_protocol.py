@@ -259,7 +259,7 @@ def test_endless_line_takes_no_memory_and_what_follows_is_read() -> None:
     for _ in range(100):
         assert decoder.feed(b'{"' + b"x" * 50_000) == []
         assert len(decoder._rest) <= LINE_BYTES
-    assert [frame.kind for frame in decoder.feed(b"\n" + line(0, "started"))] == ["started"]
+    assert [frame.kind for frame in decoder.feed(line(0, "started") + line(1, "ready"))] == ["ready"]
 
 
 def test_bytes_beyond_the_reply_are_not_kept_and_no_success() -> None:

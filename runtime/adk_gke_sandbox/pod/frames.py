@@ -165,8 +165,6 @@ class Capture:
 
     def finish(self) -> None:
         """Send the rest."""
-        if self.total <= self.cap:
-            self.head, self.tail = self.head + self.tail, bytearray()
         self.send(bytes(self.head))
         self.send(bytes(self.tail), max(self.total - self.cap, 0))
 
