@@ -13,21 +13,11 @@ import mimetypes
 import secrets
 import unicodedata
 from bisect import bisect_left, insort
-from dataclasses import asdict, dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import asdict
 from typing import Final
 
-from adk_gke_sandbox.decoder import (
-    UNPRINTABLE,
-    Decoder,
-    End,
-    Exit,
-    FilePart,
-    Frame,
-    Output,
-    Ready,
-    Started,
-    visible,
-)
+from adk_gke_sandbox.decoder import UNPRINTABLE, Decoder, End, Exit, FilePart, Frame, Output, Ready, visible
 from adk_gke_sandbox.execution import CODE_REASONS, JOB_REPLY_BYTES, File, Outcome, Reason, Request
 
 VERSION: Final = 2
@@ -42,6 +32,9 @@ REFUSED_MAX: Final = 50
 
 NAME_CHARACTERS: Final = 300
 """What is kept of the name of a file that is left out."""
+
+_NOTHING: Final = End(n="", i=0, t="end", reason=Reason.SANDBOX_LOST)
+"""Stands for the last frame while it has not arrived."""
 
 _INCOMPLETE: Final = "a part of it did not arrive"
 
@@ -65,10 +58,8 @@ def encode_request(request: Request, nonce: str) -> bytes:
         "version": VERSION,
         "nonce": nonce,
         "code": request.code,
-        "files": [
-            {"name": file.name, "content": base64.b64encode(file.content).decode("ascii")} for file in request.files
-        ],
-        "argv": list(request.argv),
+        "files": [{"name": file.name, "content": base64.b64encode(file.content).decode()} for file in request.files],
+        "argv": request.argv,
         "env": dict(request.env),
         "limits": {
             **asdict(request.limits),
@@ -104,12 +95,13 @@ class Transcript:
         self._decoder = Decoder(nonce)
         self._next = 0
         self._missing = 0
-        self._streams = {"out": bytearray(), "err": bytearray()}
-        self._received = {"out": 0, "err": 0, "files": 0, "file_bytes": 0}
-        self._dropped = {"out": 0, "err": 0}
-        self._incoming: _Incoming | None = None
+        self._streams: defaultdict[str, bytearray] = defaultdict(bytearray)
+        self._received: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._arriving: str | None = None
+        self._content = bytearray()
         self._files = _Files(file_count)
-        self._exit: Exit | None = None
+        self._exit: Exit | End | None = None
         self._end: End | None = None
 
     @property
@@ -127,64 +119,58 @@ class Transcript:
         """What is missing so far, in words; nothing while all is there."""
         missing = [_count(self._missing, "frame{s}")]
         if self._end is not None:
-            for kind, unit in _UNITS.items():
-                short = getattr(self._end, kind) - self._received[kind]
-                missing.append(_count(short, unit) if short >= 0 else f"the right number of {unit.format(s='s')}")
+            missing += [_count(getattr(self._end, kind) - self._received[kind], unit) for kind, unit in _UNITS.items()]
         return ", ".join(filter(None, missing))
 
     def feed(self, chunk: bytes) -> None:
         """Take in the next bytes of the reply; what follows the ``end`` frame is ignored, and a frame seen before."""
-        for number, frame in self._decoder.feed(chunk):
-            if self._end is None and number >= self._next:
-                self._missing += number - self._next
-                self._next = number + 1
+        for frame in self._decoder.feed(chunk):
+            if self._end is None and frame.number >= self._next:
+                self._missing += frame.number - self._next
+                self._next = frame.number + 1
                 self._take(frame)
 
     def _take(self, frame: Frame) -> None:
         match frame:
             case Ready():
                 self.kernel = frame.kernel
-            case Started():
-                self.started = True
             case Output():
-                self.started = True
                 self._take_output(frame)
             case FilePart():
-                self.started = True
                 self._take_file(frame)
-            case Exit():
-                self.started = True
+            case Exit() | End():
                 self._exit = self._exit or frame
-            case End():
-                self._exit = self._exit or frame.verdict
-                self._end = frame
-                self.started = self.started or frame.started or self._exit.exit_code is not None
+        if isinstance(frame, End):
+            self._end = frame
+            self.started |= frame.started or frame.exit_code is not None
+        else:
+            self.started |= not isinstance(frame, Ready)
 
     def _take_output(self, frame: Output) -> None:
-        stream = self._streams[frame.stream]
-        if frame.skipped and not self._dropped[frame.stream]:
+        stream = self._streams[frame.kind]
+        if frame.skipped and not self._dropped[frame.kind]:
             # The runner cuts once.
-            self._dropped[frame.stream] = frame.skipped
+            self._dropped[frame.kind] = frame.skipped
             stream += f"\n[... {frame.skipped} bytes left out ...]\n".encode()
         data = self._kept(frame.data)
-        self._received[frame.stream] += len(data)
+        self._received[frame.kind] += len(data)
         stream += data
 
     def _take_file(self, frame: FilePart) -> None:
         """Add to the file that is arriving; the runner sends one after the other."""
-        incoming = self._incoming
-        if incoming is None or incoming.name != frame.name or frame.at == 0:
-            if incoming is not None:
-                self._files.refuse(incoming.name, _INCOMPLETE)
-            self._incoming = incoming = _Incoming(frame.name)
-        data = self._kept(frame.data) if incoming.whole else b""
-        incoming.whole = incoming.whole and frame.at == len(incoming.content) and len(data) == len(frame.data)
-        incoming.content += data
-        if frame.last and incoming.whole:
-            self._incoming = None
-            self._received["files"] += 1
-            self._received["file_bytes"] += len(incoming.content)
-            self._files.add(incoming.name, bytes(incoming.content))
+        if frame.name != self._arriving or frame.at == 0:
+            if self._arriving is not None:
+                self._files.refuse(self._arriving, _INCOMPLETE)
+            self._arriving, self._content = frame.name, bytearray()
+        if frame.at != len(self._content):
+            # A part before it is missing, so the file will not become whole.
+            return
+        data = self._kept(frame.data)
+        self._content += data
+        if frame.last and len(data) == len(frame.data):
+            self._arriving = None
+            self._received.update(files=1, file_bytes=len(self._content))
+            self._files.add(frame.name, bytes(self._content))
 
     def _kept(self, data: bytes) -> bytes:
         data = data[: self._reply_bytes - self.kept_bytes]
@@ -193,11 +179,14 @@ class Transcript:
 
     def outcome(self, name: str) -> Outcome:
         """Return what is known of the execution ``name``; without a word on its program its sandbox is lost."""
-        exit_, end = self._exit or Exit(), self._end or End()
+        exit_, end = self._exit or _NOTHING, self._end or _NOTHING
         reason, message = exit_.reason, exit_.message
         missing = ", ".join(filter(None, (self.gap, "" if self._end else "its end")))
         if missing and reason in CODE_REASONS:
             reason, message = Reason.REPLY_INCOMPLETE, _incomplete(exit_, missing)
+        left_out = [*end.left_out, *self._files.left_out]
+        if self._arriving is not None:
+            left_out.append(_entry(self._arriving, _INCOMPLETE))
         return Outcome(
             name=name,
             reason=reason,
@@ -209,40 +198,24 @@ class Transcript:
             stderr=bytes(self._streams["err"]),
             stdout_dropped=self._dropped["out"],
             stderr_dropped=self._dropped["err"],
-            files=self._files.kept,
-            files_left_out=(*end.left_out, *self._files.left_out, *self._incoming_left_out()),
+            files=tuple(self._files.kept.values()),
+            files_left_out=tuple(left_out),
             wall_seconds=exit_.wall_seconds,
             cpu_seconds=end.cpu_seconds,
             peak_memory_bytes=end.peak_memory_bytes,
             kernel=self.kernel,
         )
 
-    def _incoming_left_out(self) -> list[str]:
-        return [_entry(self._incoming.name, _INCOMPLETE)] if self._incoming else []
-
-
-@dataclass(slots=True)
-class _Incoming:
-    """A file of which not all has arrived; with a hole it is no longer whole."""
-
-    name: str
-    content: bytearray = field(default_factory=bytearray)
-    whole: bool = True
-
 
 class _Files:
     """The output files that are kept, and the names of those that are not, with the reason."""
 
     def __init__(self, count_max: int) -> None:
+        self.kept: dict[str, File] = {}
         self._count_max = count_max
-        self._kept: dict[str, File] = {}
         self._keys: list[str] = []
         self._refused: list[str] = []
         self._refused_more = 0
-
-    @property
-    def kept(self) -> tuple[File, ...]:
-        return tuple(self._kept.values())
 
     @property
     def left_out(self) -> list[str]:
@@ -255,22 +228,22 @@ class _Files:
         fault = name_fault(name)
         if not fault and self._clashes(key):
             fault = "another file has this name, or one that some file systems take for the same"
-        if not fault and len(self._kept) >= self._count_max:
+        if not fault and len(self.kept) >= self._count_max:
             fault = f"more than {self._count_max} files"
         if fault:
             self.refuse(name, fault)
             return
         mime_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        self._kept[key] = File(name=name, content=content, mime_type=mime_type)
+        self.kept[key] = File(name=name, content=content, mime_type=mime_type)
         insort(self._keys, key)
 
     def _clashes(self, key: str) -> bool:
         """Return whether there is a file of this name, in a folder of this name, or with the name of its folder."""
         after = bisect_left(self._keys, f"{key}/")
         return (
-            key in self._kept
+            key in self.kept
             or (after < len(self._keys) and self._keys[after].startswith(f"{key}/"))
-            or any(key[:at] in self._kept for at, character in enumerate(key) if character == "/")
+            or any(key[:at] in self.kept for at, character in enumerate(key) if character == "/")
         )
 
     def refuse(self, name: str, fault: str) -> None:
@@ -304,7 +277,7 @@ def _count(number: int, unit: str) -> str:
     return f"{number} {unit.format(s='' if number == 1 else 's')}" if number else ""
 
 
-def _incomplete(verdict: Exit, missing: str) -> str:
+def _incomplete(verdict: Exit | End, missing: str) -> str:
     """Return the message of a reply that lacks a part: how its program ended, what is missing, what to do."""
     cause = verdict.message or verdict.signal
     return (

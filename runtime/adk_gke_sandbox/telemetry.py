@@ -7,9 +7,9 @@ arguments or environment is ever in it, nor who the user is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 from opentelemetry import metrics, trace
@@ -42,10 +42,11 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
     """
     _trace(outcome, config, ended_ns, invocation_id)
     _measure(outcome, config)
+    failed = _failed(outcome.reason)
     # What a lost sandbox reports may quote file names, or the program's last words.
-    told = outcome.message and _failed(outcome.reason) and outcome.reason is not Reason.SANDBOX_LOST
+    told = outcome.message and failed and outcome.reason is not Reason.SANDBOX_LOST
     log.log(
-        logging.WARNING if _failed(outcome.reason) else logging.INFO,
+        logging.WARNING if failed else logging.INFO,
         "execution %s: %s in %.2f s%s",
         outcome.name,
         outcome.reason.value,
@@ -67,24 +68,27 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
 def _trace(outcome: Outcome, config: ExecutorConfig, ended_ns: int, invocation_id: str) -> None:
     tracer = trace.get_tracer(SCOPE)
     at = ended_ns - _ns(outcome.timings.total)
-    attributes: dict[str, str | int | float | Sequence[str]] = {
+    failed = _failed(outcome.reason)
+    image, tag, digest = _image(config.image)
+    attributes: dict[str, str | int | float | list[str] | None] = {
         "k8s.namespace.name": config.namespace,
         "k8s.job.name": outcome.name,
-        **_image(config.image),
+        # https://opentelemetry.io/docs/specs/semconv/registry/attributes/container/
+        "container.image.name": image,
+        "container.image.tags": [tag] if tag else None,
+        "container.image.repo_digests": [f"{image}@{digest}"] if digest else None,
+        "process.exit.code": outcome.exit_code,
+        "error.type": outcome.reason.value if failed else None,
+        # As on ADK's own spans (https://github.com/google/adk-python/blob/main/src/google/adk/telemetry/tracing.py).
+        "gcp.vertex.agent.invocation_id": invocation_id or None,
         f"{SCOPE}.reason": outcome.reason.value,
         f"{SCOPE}.launch": outcome.launch,
         f"{SCOPE}.cpu.time": outcome.cpu_seconds,
         f"{SCOPE}.memory.peak": outcome.peak_memory_bytes,
     }
-    if outcome.exit_code is not None:
-        attributes["process.exit.code"] = outcome.exit_code
-    if _failed(outcome.reason):
-        attributes["error.type"] = outcome.reason.value
-    if invocation_id:
-        # As on ADK's own spans (https://github.com/google/adk-python/blob/main/src/google/adk/telemetry/tracing.py).
-        attributes["gcp.vertex.agent.invocation_id"] = invocation_id
-    span = tracer.start_span("sandbox.execute", start_time=at, attributes=attributes)
-    if _failed(outcome.reason):
+    known = {name: value for name, value in attributes.items() if value is not None}
+    span = tracer.start_span("sandbox.execute", start_time=at, attributes=known)
+    if failed:
         span.set_status(Status(StatusCode.ERROR, outcome.reason.value))
     inside = trace.set_span_in_context(span)
     for phase, seconds in _phases(outcome.timings).items():
@@ -110,20 +114,11 @@ def _measure(outcome: Outcome, config: ExecutorConfig) -> None:
 @cache
 def _instruments() -> tuple[metrics.Counter, metrics.Histogram, metrics.Histogram]:
     meter = metrics.get_meter(SCOPE)
+    seconds = partial(meter.create_histogram, unit="s", explicit_bucket_boundaries_advisory=BUCKETS_SECONDS)
     return (
         meter.create_counter(f"{SCOPE}.executions", unit="{execution}", description="Executions by outcome"),
-        meter.create_histogram(
-            f"{SCOPE}.execution.duration",
-            unit="s",
-            description="From call to return",
-            explicit_bucket_boundaries_advisory=BUCKETS_SECONDS,
-        ),
-        meter.create_histogram(
-            f"{SCOPE}.phase.duration",
-            unit="s",
-            description="Of one phase",
-            explicit_bucket_boundaries_advisory=BUCKETS_SECONDS,
-        ),
+        seconds(f"{SCOPE}.execution.duration", description="From call to return"),
+        seconds(f"{SCOPE}.phase.duration", description="Of one phase"),
     )
 
 
@@ -137,17 +132,12 @@ def _phases(timings: Timings) -> Mapping[str, float]:
     return {phase: seconds for phase in PHASES if (seconds := getattr(timings, phase)) > 0}
 
 
-def _image(reference: str) -> Mapping[str, str | Sequence[str]]:
-    """Return the attributes of an image (https://opentelemetry.io/docs/specs/semconv/registry/attributes/container/)."""
+def _image(reference: str) -> tuple[str, str, str]:
+    """Return name, tag and digest of an image; empty where there is none."""
     named, _, digest = reference.partition("@")
     name, _, tag = named.rpartition(":")
-    if not name or "/" in tag:  # the colon is that of a registry's port
-        name, tag = named, ""
-    return {
-        "container.image.name": name,
-        **({"container.image.tags": [tag]} if tag else {}),
-        **({"container.image.repo_digests": [f"{name}@{digest}"]} if digest else {}),
-    }
+    # Without a tag the colon may be that of a registry's port.
+    return (name, tag, digest) if name and "/" not in tag else (named, "", digest)
 
 
 def _ns(seconds: float) -> int:

@@ -105,20 +105,10 @@ SAME_AS_PLAIN: Mapping[str, str] = {
     "both streams": "import sys; print('a'); print('b', file=sys.stderr)",
     "argv": "import sys; print(sys.argv, sys.path[0], __name__, __file__)",
     "module attributes": "print(sorted(globals()), __spec__, __package__, type(__loader__).__name__, __doc__)",
-    "exit none": "import sys; sys.exit()",
     "exit number": "import sys; sys.exit(7)",
-    "exit negative": "import sys; sys.exit(-1)",
-    "exit large": "import sys; sys.exit(256 + 3)",
     "exit text": "import sys; sys.exit('no luck')",
-    "exit object": "import sys; sys.exit([1, 2])",
-    "exit builtin": "exit(4)",
-    "exit in a thread": "import threading, sys; threading.Thread(target=lambda: sys.exit(3)).start()",
-    "raise SystemExit": "raise SystemExit",
-    "os._exit": "import os; print('x'); os._exit(9)",
     "traceback": "def f(n):\n    return 1 / n\n\n\nf(0)\n",
-    "chained": "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ValueError('two') from e",
     "syntax error": "print('a'\nx = = 1\n",
-    "indentation": "if True:\nprint(1)",
     "keyboard interrupt": "raise KeyboardInterrupt",
     "own excepthook": "import sys\nsys.excepthook = lambda *a: print('hook', a[0])\n1 / 0",
     "print_stack": "import traceback\ndef f():\n    traceback.print_stack()\nf()",
@@ -132,35 +122,12 @@ SAME_AS_PLAIN: Mapping[str, str] = {
     "atexit": "import atexit; atexit.register(print, 'bye'); print('hi'); raise SystemExit(2)",
     "finalizer": "class A:\n    def __del__(self):\n        print('gone')\na = A()",
     "stdin": "import sys; print(repr(sys.stdin.read()))",
-    "crlf": "x = '''a\r\nb'''\r\nprint(repr(x))\r\n",
-    "bom": "\ufeffprint('bom')",
-    "coding": "# -*- coding: latin-1 -*-\nprint(ascii('\u00e9'))",
-    "unicode": "print('\u00e4\u20ac\U0001f600', ascii('\u2028'))",
     "future": "from __future__ import annotations\ndef f(a: nonsense): ...\nprint(f.__annotations__)",
-    "empty": "",
     "annotations": "x: int = 1\nprint(__annotations__)",
-    "asyncio": "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    print('done')\nasyncio.run(f())",
-    "abort": "import os; os.abort()",
     "segfault": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-    "sigterm": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
-    "signal handler": "import os, signal\n"
-    "signal.signal(signal.SIGUSR1, lambda *a: print('caught'))\nos.kill(os.getpid(), signal.SIGUSR1)",
-    "alarm": "import signal, time\n"
-    "signal.signal(signal.SIGALRM, lambda *a: print('ring'))\nsignal.setitimer(0, 0.05)\ntime.sleep(0.2)",
     "pickle": "import pickle\nclass A: ...\nprint(type(pickle.loads(pickle.dumps(A()))).__module__)",
-    "subprocess": "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(5)'])",
     "inspect source": "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f))",
     "open descriptors": "import os; print(sorted(os.listdir('/proc/self/fd'))[:5])",
-    "fork": "import os\npid = os.fork()\nprint('child' if pid == 0 else os.waitpid(pid, 0)[1])",
-    "multiprocessing": (
-        "import multiprocessing as m\ndef f(x):\n    return x * x\nif __name__ == '__main__':\n"
-        "    for kind in ('spawn', 'fork'):\n        with m.get_context(kind).Pool(2) as pool:\n"
-        "            print(pool.map(f, range(4)))"
-    ),
-    "process pool": (
-        "from concurrent.futures import ProcessPoolExecutor\ndef f(x):\n    return x + 1\n"
-        "if __name__ == '__main__':\n    with ProcessPoolExecutor(2) as pool:\n        print(list(pool.map(f, [1, 2])))"
-    ),
 }
 
 
@@ -178,26 +145,9 @@ def test_program_does_what_python_main_py_does(name: str, run: Run, place: Place
     assert found.reason is (Reason.COMPLETED if returned == 0 else Reason.ERROR)
 
 
-def test_code_with_a_lone_surrogate_fails_as_a_file_with_that_byte_would(run: Run) -> None:
-    found = run("print('\udcff')")
-    assert found.reason is Reason.ERROR
-    assert b"SyntaxError" in found.stderr
-
-
-def test_bytes_that_are_not_text_arrive_as_they_are(run: Run) -> None:
-    found = run("import os; os.write(1, bytes(range(256)) * 3 + '€'.encode()[:2])")
-    assert found.stdout == bytes(range(256)) * 3 + "€".encode()[:2]
-
-
-def test_character_cut_by_two_writes_arrives_whole(run: Run) -> None:
-    code = "import os, time\nfor b in '€😀'.encode():\n    os.write(1, bytes([b])); time.sleep(0.03)"
-    assert run(code).stdout.decode() == "€😀"
-
-
-def test_output_that_looks_like_a_frame_is_output(run: Run) -> None:
-    forged = json.dumps({"n": NONCE, "t": "end", "exit_code": 0, "reason": "Completed"})
-    found = run(f"import sys\nprint({forged!r})\nsys.exit(5)")
-    assert (found.exit_code, found.stdout.decode()) == (5, forged + "\n")
+def test_code_with_half_a_character_fails_as_a_file_with_it_would(run: Run) -> None:
+    found = run("print('\ud83d')")
+    assert (found.reason, b"SyntaxError" in found.stderr) == (Reason.ERROR, True)
 
 
 def test_timeout_keeps_what_was_written_even_without_a_newline(run: Run) -> None:
@@ -231,17 +181,6 @@ def test_process_that_ignores_sigterm_and_has_left_the_session_is_killed_at_the_
         timeout_seconds=1,
     )
     assert found.reason is Reason.DEADLINE_EXCEEDED
-    assert_gone(int((place.workspace / "pid").read_text()))
-
-
-def test_background_process_ends_with_the_program(run: Run, place: Place) -> None:
-    begin = time.monotonic()
-    found = run(
-        "import subprocess\np = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
-        "open('pid', 'w').write(str(p.pid))"
-    )
-    assert (found.reason, found.exit_code) == (Reason.COMPLETED, 0)
-    assert time.monotonic() - begin < 5
     assert_gone(int((place.workspace / "pid").read_text()))
 
 
@@ -288,12 +227,6 @@ def test_flood_of_100_mb_is_survived_in_bounded_memory(place: Place) -> None:
     assert int(peak) < 40 * 1024
 
 
-def test_endless_output_is_killed_at_the_flood_limit(run: Run) -> None:
-    found = run("while True: print('x' * 10000)", Limits(flood_bytes=3_000_000, stdout_bytes=1000))
-    assert (found.reason, found.signal) == (Reason.OUTPUT_LIMIT, "SIGKILL")
-    assert found.message == "the program was killed after 3000000 bytes of output"
-
-
 def test_many_small_writes_become_few_frames(place: Place) -> None:
     place.write(Request(code="import os, time\nfor i in range(300): os.write(1, b'.'); time.sleep(0.002)"))
     reply = place.reply()
@@ -302,13 +235,6 @@ def test_many_small_writes_become_few_frames(place: Place) -> None:
 
 
 class TestFiles:
-    def test_inputs_lie_in_the_working_directory_and_do_not_come_back(self, run: Run) -> None:
-        found = run(
-            "print(open('in.csv').read(), open('deep/er/x').read())",
-            files=(File(name="in.csv", content=b"1,2"), File(name="deep/er/x", content=b"y")),
-        )
-        assert (found.stdout, found.files) == (b"1,2 y\n", ())
-
     def test_new_and_changed_files_come_back(self, run: Run) -> None:
         found = run(
             "import os\nopen('a.txt', 'a').write('+')\nos.makedirs('d/e')\n"
@@ -317,33 +243,6 @@ class TestFiles:
         )
         assert {file.name: file.content for file in found.files} == {"a.txt": b"1+", "d/e/ü.bin": bytes(256) * 99}
         assert found.files[0].mime_type == "text/plain"
-
-    def test_empty_file_comes_back(self, run: Run) -> None:
-        assert [(f.name, f.content) for f in run("open('empty', 'w')").files] == [("empty", b"")]
-
-    def test_caches_of_imports_and_homes_are_no_outputs(self, run: Run) -> None:
-        found = run(
-            "import os, pathlib, py_compile\npy_compile.compile('main.py')\n"
-            "home = pathlib.Path.home(); (home / '.x').write_text('x'); (home / 'cache' / 'y').write_text('y')"
-        )
-        assert (found.reason, found.files) == (Reason.COMPLETED, ())
-
-    def test_what_is_no_regular_file_stays(self, run: Run) -> None:
-        found = run(
-            "import os, socket\nos.symlink('/etc/passwd', 'link'); os.symlink('/etc', 'folder'); os.mkfifo('fifo')\n"
-            "socket.socket(socket.AF_UNIX).bind('socket')"
-        )
-        assert (found.reason, found.files, found.files_left_out) == (Reason.COMPLETED, (), ())
-
-    def test_huge_sparse_file_is_left_out_unread(self, run: Run) -> None:
-        found = run("open('huge', 'wb').truncate(1 << 40)\nopen('small', 'w').write('s')")
-        assert [file.name for file in found.files] == ["small"]
-        assert found.files_left_out == ("huge: 1099511627776 bytes, 5242880 were left",)
-
-    def test_files_beyond_the_count_are_named(self, run: Run) -> None:
-        found = run("for i in range(5): open(f'f{i}', 'w')", Limits(file_count=3))
-        assert [file.name for file in found.files] == ["f0", "f1", "f2"]
-        assert found.files_left_out == ("f3: more than 3 files", "f4: more than 3 files")
 
     def test_long_names_do_not_make_a_frame_too_long(self, place: Place) -> None:
         place.write(
@@ -371,66 +270,25 @@ class TestFiles:
         assert re.fullmatch(r"b: 40000 bytes, \d+ were left", found.files_left_out[0])
         assert found.files_left_out[1].endswith(": 0 bytes, 0 were left")
 
-    def test_names_that_cannot_be_shown_are_left_out(self, run: Run) -> None:
-        found = run("open('a\\nb', 'w'); open(b'\\xff', 'w')")
-        assert found.files == ()
-        assert len(found.files_left_out) == 2
-        assert all(text.isprintable() and "not printable" in text for text in found.files_left_out)
-
-    @pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../b", "a//b", "a\0b", "main.py", ".", "a/"])
-    def test_bad_input_name_is_refused_before_the_program_starts(self, name: str, run: Run) -> None:
-        found = run("print(1)", files=(File(name=name, content=b""),))
-        assert (found.reason, found.started, found.stdout) == (Reason.SANDBOX_LOST, False, b"")
-        assert "is no name for an input file: give a relative path without '..'" in found.message
-
     def test_figures_that_cannot_be_saved_are_a_note(self, run: Run) -> None:
         found = run("import matplotlib.pyplot as plt, os\nplt.plot([1])\nos.chdir('/proc')")
         assert found.exit_code == 0
         assert b"open figures could not be saved: " in found.stderr
 
 
-class TestEnvironment:
-    def test_own_variables_win_and_the_runners_leave_no_trace(self, run: Run) -> None:
-        found = run(
-            "import os, sys\nprint(os.environ['HOME'], os.environ['X'], 'PYTHONPATH' in os.environ)\n"
-            "print([p for p in sys.path if 'worker' in p])\nprint(os.listdir(os.environ['TMPDIR']))",
-            env={"HOME": "/nowhere", "X": "ü"},
-        )
-        assert found.stdout.decode() == "/nowhere ü False\n[]\n['home']\n"
-
-    def test_variables_of_the_interpreter_take_effect(self, run: Run) -> None:
-        found = run(
-            "import sys, os; print(sys.flags.hash_randomization, sys.flags.optimize, os.environ['PYTHONOPTIMIZE'])",
-            env={"PYTHONHASHSEED": "0", "PYTHONOPTIMIZE": "2"},
-        )
-        assert found.stdout == b"0 2 2\n"
-
-    def test_python_path_of_the_image_and_its_sitecustomize_hold(self, run: Run, place: Place, tmp_path: Path) -> None:
-        (tmp_path / "lib").mkdir()
-        (tmp_path / "lib/sitecustomize.py").write_text("seen = True")
-        place.env["PYTHONPATH"] = str(tmp_path / "lib")
-        found = run("import os, sys, sitecustomize\nprint(sitecustomize.seen, os.environ['PYTHONPATH'], sys.path[1])")
-        assert found.stdout.decode() == f"True {tmp_path}/lib {tmp_path}/lib\n"
-
-    def test_variables_of_the_cluster_are_hidden(self, run: Run, place: Place) -> None:
-        place.env["KUBERNETES_SERVICE_HOST"] = "10.0.0.1"
-        assert run("import os; print([k for k in os.environ if 'KUBE' in k])").stdout == b"[]\n"
+def test_python_path_of_the_image_and_its_sitecustomize_hold(run: Run, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/sitecustomize.py").write_text("seen = True")
+    place.env["PYTHONPATH"] = str(tmp_path / "lib")
+    found = run("import os, sys, sitecustomize\nprint(sitecustomize.seen, os.environ['PYTHONPATH'], sys.path[1])")
+    assert found.stdout.decode() == f"True {tmp_path}/lib {tmp_path}/lib\n"
 
 
-class TestLimits:
-    def test_memory_limit_is_a_memory_error_and_the_reason(self, run: Run) -> None:
-        found = run("x = bytearray(10**10)", memory_bytes=512 * 1024 * 1024)
-        assert (found.reason, found.exit_code) == (Reason.MEMORY_LIMIT, 1)
-        assert (
-            found.message == "the program needed more memory than the 512 MiB it may use. Use less, or raise mem_limit"
-        )
-        assert found.stderr.rstrip().endswith(b"MemoryError")
-
-    def test_kill_near_the_limit_is_the_memory_limit(self, run: Run) -> None:
-        code = "import os\nx = bytearray(80 * 2**20)\nos.kill(os.getpid(), 9)"
-        found = run(code, memory_bytes=128 * 1024 * 1024)
-        assert found.reason is Reason.MEMORY_LIMIT
-        assert "probably at its memory limit" in found.message
+def test_kill_near_the_limit_is_the_memory_limit(run: Run) -> None:
+    code = "import os\nx = bytearray(80 * 2**20)\nos.kill(os.getpid(), 9)"
+    found = run(code, memory_bytes=128 * 1024 * 1024)
+    assert found.reason is Reason.MEMORY_LIMIT
+    assert "probably at its memory limit" in found.message
 
 
 class TestRequest:
@@ -501,11 +359,3 @@ def test_without_gvisor_nothing_of_a_request_that_asks_for_it_is_written_or_run(
 def test_modules_to_preload_are_there_and_missing_ones_are_skipped(run: Run, place: Place) -> None:
     place.command[-1:-1] = ["--preload", "no_such_module,colorsys"]
     assert run("import sys; print('colorsys' in sys.modules)").stdout == b"True\n"
-
-
-def test_signals_of_the_program_do_not_reach_the_verdict(run: Run) -> None:
-    found = run(
-        "import os, signal, time\nfor name in ('INT', 'TERM', 'HUP', 'QUIT', 'ALRM', 'USR1', 'CHLD'):\n"
-        "    os.kill(os.getppid(), getattr(signal, 'SIG' + name))\ntime.sleep(0.2)\nprint('still here')"
-    )
-    assert (found.reason, found.stdout) == (Reason.COMPLETED, b"still here\n")

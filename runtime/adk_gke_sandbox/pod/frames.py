@@ -22,6 +22,11 @@ from __future__ import annotations
 
 import binascii
 import os
+from _codecs import utf_8_decode
+
+# Without the regular expressions that ``json`` imports.
+from _json import encode_basestring as quote
+from _json import make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,26 +64,12 @@ ENTRIES_MAX = 20000
 
 
 def to_json(value: Any) -> str:
-    """Return a value as JSON text: a string, number, boolean, list, dict or ``None``."""
-    if isinstance(value, str):
-        return quote(value)
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(to_json, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{quote(key)}:{to_json(item)}" for key, item in value.items()) + "}"
-    return repr(value)
+    """Return a value as JSON text, not escaped where it need not be."""
+    return "".join(make_encoder(None, str, quote, None, ":", ",", False, False, True)(value, 0))
 
 
 def parse_json(text: str) -> Any:
-    """Return the value of a JSON document, without the regular expressions that ``json`` imports."""
-    try:
-        from _json import make_scanner
-    except ImportError:
-        import json
-
-        return json.loads(text)
+    """Return the value of a JSON document."""
 
     class Context:
         strict = True
@@ -89,16 +80,7 @@ def parse_json(text: str) -> Any:
         return make_scanner(Context())(text, 0)[0]  # type: ignore[arg-type]
     except (StopIteration, SystemError):
         # The second when the scanner misses the module ``json``, which would bring the error to raise.
-        raise ValueError("it is not JSON") from None
-
-
-def quote(text: str) -> str:
-    """Return a JSON string literal that is not escaped where it need not be."""
-    try:
-        from _json import encode_basestring
-    except ImportError:
-        from json.encoder import encode_basestring
-    return encode_basestring(text)
+        raise ValueError("the request is not JSON") from None
 
 
 class Frames:
@@ -112,25 +94,21 @@ class Frames:
 
     def send(self, kind: str, **fields: Any) -> None:
         """Write one frame."""
-        head = {"n": self.nonce, "i": self.number, "t": kind}
-        line = to_json(dict(head, **fields)).encode("utf-8", "replace") + b"\n"
+        line = to_json({"n": self.nonce, "i": self.number, "t": kind, **fields}).encode("utf-8", "replace") + b"\n"
         self.number += 1
         self.sent_bytes += len(line)
         write_all(1, line)
 
     def send_output(self, stream: str, data: bytes, skipped: int) -> None:
         """Send output as text where it is text and stays short, else as base64."""
-        fields: Json = {"skipped": skipped} if skipped else {}
         try:
             text = data.decode("utf-8")
+            short = len(quote(text).encode("utf-8")) <= 1.4 * len(data) + 64
         except UnicodeDecodeError:
-            text = None
-        if text is None or len(quote(text).encode("utf-8")) > 1.4 * len(data) + 64:
-            fields["b"] = base64(data)
-        else:
-            fields["d"] = text
+            short = False
+        fields = {"d": text} if short else {"b": base64(data)}
         self.counts[stream] += len(data)
-        self.send(stream, **fields)
+        self.send(stream, skipped=skipped, **fields)
 
 
 def base64(data: bytes) -> str:
@@ -151,26 +129,21 @@ class Capture:
     def __init__(self, frames: Frames, kind: str, cap: int) -> None:
         self.frames = frames
         self.kind = kind
-        self.room = cap - cap // 2
-        self.tail_cap = cap // 2
+        self.cap = cap
         self.head = bytearray()
         self.tail = bytearray()
         self.recent = b""
         self.total = 0
-        self.dropped = 0
         self.due = 0.0
 
     def feed(self, data: bytes) -> None:
         """Take in what the program has written."""
+        room = max(self.cap - self.cap // 2 - self.total, 0)
         self.total += len(data)
         self.recent = (self.recent + data)[-RECENT_BYTES:]
-        self.head += data[: self.room]
-        self.tail += data[self.room :]
-        self.room = max(self.room - len(data), 0)
-        surplus = len(self.tail) - self.tail_cap
-        if surplus > 0:
-            del self.tail[:surplus]
-            self.dropped += surplus
+        self.head += data[:room]
+        self.tail += data[room:]
+        del self.tail[: max(len(self.tail) - self.cap // 2, 0)]
 
     def flush(self, now: float, elapsed: float) -> None:
         """Send the beginning as far as it has come, unless that was done a moment ago."""
@@ -192,22 +165,14 @@ class Capture:
 
     def finish(self) -> None:
         """Send the rest."""
-        if not self.dropped:
-            self.head, self.tail = self.head + self.tail, bytearray()
         self.send(bytes(self.head))
-        self.send(bytes(self.tail), self.dropped)
+        self.send(bytes(self.tail), max(self.total - self.cap, 0))
 
 
 def cut_between_characters(data: bytes) -> tuple[bytes, bytes]:
     """Return the data without the beginning of a UTF-8 character at its end, and that beginning."""
-    for back in range(1, min(4, len(data) + 1)):
-        byte = data[-back]
-        if byte & 0xC0 == 0xC0:
-            need = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return (data[:-back], data[-back:]) if need > back else (data, b"")
-        if byte & 0xC0 != 0x80:
-            break
-    return data, b""
+    end = utf_8_decode(data, "replace", False)[1]
+    return data[:end], data[end:]
 
 
 def fingerprint(status: os.stat_result) -> tuple[int, ...]:
@@ -221,15 +186,14 @@ def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json, 
     allowed = limits["file_bytes"]
     for path in sorted(walk(".", left_out)):
         name = path[2:]
-        shown = printable(name)
-        label = shortened(shown)
+        label = shown(name)
         try:
             status = os.stat(path, follow_symlinks=False)
             if name == PROGRAM or known.get(name) == fingerprint(status):
                 continue
             # Behind it comes the ``end`` frame.
             chunk, room = file_room(name, reply_bytes - frames.sent_bytes - LINE_BYTES)
-            if shown != name:
+            if not name.isprintable():
                 left_out.append(f"{label}: the name is not printable")
             elif frames.counts["files"] >= limits["file_count"]:
                 left_out.append(f"{label}: more than {limits['file_count']} files")
@@ -295,14 +259,10 @@ def walk(top: str, left_out: list[str]) -> Iterator[str]:
                     elif entry.is_file(follow_symlinks=False):
                         yield entry.path
         except OSError as error:
-            left_out.append(f"{shortened(printable(folder[2:] or folder))}: {error.strerror}")
+            left_out.append(f"{shown(folder[2:] or folder)}: {error.strerror}")
 
 
-def shortened(name: str) -> str:
-    """Return a name, or the end of a long one."""
-    return name if len(name) <= MESSAGE_CHARACTERS else "..." + name[-MESSAGE_CHARACTERS:]
-
-
-def printable(name: str) -> str:
-    """Return a name with everything replaced that could not be shown or sent."""
-    return "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode("utf-8"))
+def shown(name: str) -> str:
+    """Return a name, or the end of a long one, with everything replaced that could not be shown or sent."""
+    text = "".join(character if character.isprintable() else "?" for character in name)
+    return text if len(text) <= MESSAGE_CHARACTERS else "..." + text[-MESSAGE_CHARACTERS:]

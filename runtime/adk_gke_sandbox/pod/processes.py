@@ -4,7 +4,7 @@ Standard library only, any CPython from 3.8 on; imported by ``supervisor``, besi
 """
 
 # pathlib would be an import to pay for; the names and the data are our own.
-# ruff: noqa: PTH100, PTH102, PTH103, PTH118, PTH120, PTH123, PTH208, S108
+# ruff: noqa: PTH100, PTH102, PTH103, PTH118, PTH120, PTH123, S108
 
 from __future__ import annotations
 
@@ -38,10 +38,6 @@ DRAIN_SECONDS = 2.0
 """How long output that is still in the pipes is read after the program has ended."""
 
 
-class BadRequest(Exception):
-    """The request cannot be run; the message says why."""
-
-
 class Worker:
     """The process that becomes the program; started before the request is read, to hide its start-up.
 
@@ -50,8 +46,7 @@ class Worker:
         ended: When it ended.
     """
 
-    def __init__(self, env: dict[str, str], preload: tuple[str, ...], usage: Json) -> None:
-        self.usage = usage
+    def __init__(self, env: dict[str, str], preload: tuple[str, ...]) -> None:
         self.ended = 0.0
         self.verdict = ""
         self.out, out = os.pipe()
@@ -62,6 +57,8 @@ class Worker:
         actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2)]
         for descriptor in (go, status):
             os.set_inheritable(descriptor, True)
+        for descriptor in (self.out, self.err):
+            os.set_blocking(descriptor, False)
         env = dict(environment(), **env)
         folder = os.path.join(env["TMPDIR"], f".worker-{binascii.b2a_hex(os.urandom(8)).decode()}")
         os.mkdir(folder, 0o700)
@@ -69,7 +66,7 @@ class Worker:
             hook.write(own.read())
         with open(os.path.join(folder, "setting"), "wb") as setting:
             setting.write(marshal.dumps((go, status, env.get("PYTHONPATH"), preload)))
-        env["PYTHONPATH"] = os.pathsep.join([folder] + ([env["PYTHONPATH"]] if env.get("PYTHONPATH") else []))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, env.get("PYTHONPATH"))))
         self.pid = os.posix_spawn(sys.executable, [sys.executable, PROGRAM], env, file_actions=actions)
         for descriptor in (out, err, go, status, null):
             os.close(descriptor)
@@ -89,14 +86,9 @@ class Worker:
             ready = b""
         os.close(self.status)
         if ready != b".":
-            kill_all(self.usage)
-            os.set_blocking(self.err, False)
-            try:
-                words = os.read(self.err, 64 * 1024).decode("utf-8", "replace").strip()
-            except BlockingIOError:
-                words = ""
-            words = words.rpartition("\n")[2] or self.verdict or "no message"
-            raise BadRequest(f"python did not come up: {words}")
+            kill_all()
+            words = (read_some(self.err) or b"").decode("utf-8", "replace").strip().rpartition("\n")[2]
+            raise ValueError(f"python did not come up: {words or self.verdict or 'no message'}")
 
     def go(self) -> None:
         """Let the program begin."""
@@ -113,7 +105,7 @@ class Worker:
     def end(self, verdict: str = "") -> None:
         """Kill the program and remember why, unless it is known already."""
         self.verdict = self.verdict or verdict
-        kill_all(self.usage, collect=False)
+        kill_others()
 
 
 def environment() -> dict[str, str]:
@@ -122,74 +114,71 @@ def environment() -> dict[str, str]:
     home = os.path.join(temporary, "home")
     for folder in ("matplotlib", "cache"):
         os.makedirs(os.path.join(home, folder), exist_ok=True)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")}
-    kept.update(
-        TMPDIR=temporary,
-        HOME=home,
-        USER="sandbox",
-        LOGNAME="sandbox",
-        MPLBACKEND="Agg",
-        MPLCONFIGDIR=os.path.join(home, "matplotlib"),
-        XDG_CACHE_HOME=os.path.join(home, "cache"),
-        MALLOC_ARENA_MAX="2",
-        PYTHONUNBUFFERED="1",
-        PYTHONDONTWRITEBYTECODE="1",
-    )
-    kept.setdefault("LANG", "C.UTF-8")
-    return kept
+    return {
+        "LANG": "C.UTF-8",
+        **{name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")},
+        "TMPDIR": temporary,
+        "HOME": home,
+        "USER": "sandbox",
+        "LOGNAME": "sandbox",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": os.path.join(home, "matplotlib"),
+        "XDG_CACHE_HOME": os.path.join(home, "cache"),
+        "MALLOC_ARENA_MAX": "2",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
-def reap(usage: Json, pid: int | None = None) -> int | None:
-    """Collect ended children and what they used; return the wait status of ``pid`` once it has ended."""
+def read_some(descriptor: int) -> bytes | None:
+    """Return bytes from a pipe, none at its end, or ``None`` when there is nothing to read now."""
+    try:
+        return os.read(descriptor, 64 * 1024)
+    except BlockingIOError:
+        return None
+
+
+def reap(pid: int = 0) -> int | None:
+    """Collect the children that have ended; return the wait status of ``pid`` once it is among them."""
     while True:
         try:
-            found, status, used = os.wait4(-1, os.WNOHANG)
+            found, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return None
-        if found == 0:
-            return None
-        usage["cpu_seconds"] = round(usage["cpu_seconds"] + used.ru_utime + used.ru_stime, 6)
-        usage["peak_memory_bytes"] = max(usage["peak_memory_bytes"], used.ru_maxrss * 1024)
-        if found == pid:
-            return status
+        if found in (0, pid):
+            return status if found else None
 
 
-def kill_all(usage: Json, collect: bool = True) -> None:
-    """Kill every process but this one, however it was started, and collect them unless told otherwise."""
+def used() -> dict[str, Any]:
+    """Return what the children that were collected have used."""
+    # Too late to be an import that a program waits for.
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 6), "peak_memory_bytes": usage.ru_maxrss * 1024}
+
+
+def kill_all() -> None:
+    """Kill every process but this one, however it was started, and collect them."""
     until = time.monotonic() + DRAIN_SECONDS
-    while time.monotonic() < until:
-        found = [-1] if os.getpid() == 1 else descendants()
-        killed = [pid for pid in found if kill(pid)]
-        if collect:
-            reap(usage)
-        if not found or (found == [-1] and not killed) or not collect:
-            break
+    while kill_others() and time.monotonic() < until:
+        reap()
         time.sleep(0.001)
+    reap()
 
 
-def kill(pid: int) -> bool:
-    """Kill a process, or with -1 all others; return whether there was one."""
+def kill_others() -> bool:
+    """Kill every process that can be seen; return whether there was one.
+
+    Outside of a container of its own, that is the children: those that they leave behind become children, too.
+    """
+    targets = [-1]
+    if os.getpid() != 1:
+        with open("/proc/thread-self/children") as children:
+            targets = [int(pid) for pid in children.read().split()]
     try:
-        os.kill(pid, signal.SIGKILL)
+        for pid in targets:
+            os.kill(pid, signal.SIGKILL)
     except OSError:
         return False
-    return True
-
-
-def descendants() -> set[int]:
-    """Return the descendants of this process that still run."""
-    parents = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    fields = stat.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            parents[int(name)] = (int(fields[1]), fields[0])
-    found = {os.getpid()}
-    size = 0
-    while size != len(found):
-        size = len(found)
-        found.update(pid for pid, (parent, _) in parents.items() if parent in found)
-    return {pid for pid in found if pid in parents and parents[pid][1] not in (b"Z", b"X")} - {os.getpid()}
+    return bool(targets)

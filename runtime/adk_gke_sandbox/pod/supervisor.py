@@ -27,19 +27,9 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from typing import Any, Dict
+    from typing import Any, Callable, Dict
 
-    from adk_gke_sandbox.pod.frames import (
-        MESSAGE_CHARACTERS,
-        PROGRAM,
-        Capture,
-        Frames,
-        fingerprint,
-        parse_json,
-        send_files,
-        write_all,
-    )
-    from adk_gke_sandbox.pod.processes import DRAIN_SECONDS, BadRequest, Worker, kill_all, reap
+    from adk_gke_sandbox.pod import frames, processes
 
     Json = Dict[str, Any]
 else:
@@ -48,8 +38,8 @@ else:
 
     # ``python -I`` does not look into the folder of its script.
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    from frames import MESSAGE_CHARACTERS, PROGRAM, Capture, Frames, fingerprint, parse_json, send_files, write_all
-    from processes import DRAIN_SECONDS, BadRequest, Worker, kill_all, reap
+    import frames
+    import processes
 
     del sys.path[0]
 
@@ -77,41 +67,23 @@ class IsolationMissing(Exception):
     """The request wants gVisor, and the kernel is another one."""
 
 
-class Folder:
-    """The request document as files, whole or in parts. A request may come from anything that has ``read``."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def read(self) -> str:
-        """Return the document."""
-        names = sorted(name for name in os.listdir(self.path) if name.startswith("request.json"))
-        if not names:
-            raise BadRequest(f"no request.json in {self.path}")
-        text = []
-        for name in names:
-            with open(os.path.join(self.path, name), encoding="ascii") as part:
-                text.append(part.read())
-        return "".join(text)
-
-
 class Supervisor:
     """One execution.
 
     Attributes:
+        reply: The frames that tell of it.
         verdict: The fields of the frames ``exit`` and ``end`` that say what became of the program.
         started: Whether the program may have run.
     """
 
     def __init__(self, preload: tuple[str, ...] = ()) -> None:
         self.preload = preload
-        self.frames = Frames()
-        self.usage: Json = {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
+        self.reply = frames.Frames()
         self.verdict: Json = {"exit_code": None, "signal": "", "reason": "", "message": "", "wall_seconds": 0.0}
         self.started = False
 
-    def supervise(self, source: Any) -> int:
-        """Run the request that ``source`` gives and report it as frames; return the exit code of the container."""
+    def supervise(self, source: Callable[[], str]) -> int:
+        """Run the request that ``source`` returns and report it as frames; return the exit code of the container."""
         left_out: list[str] = []
         try:
             self.prepare()
@@ -119,20 +91,20 @@ class Supervisor:
             left_out = self.run()
         except IsolationMissing as error:
             self.refuse("IsolationMissing", str(error))
-        except (BadRequest, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            cause = (str(error) or repr(error))[:MESSAGE_CHARACTERS]
+        except Exception as error:
+            cause = (str(error) or repr(error))[: frames.MESSAGE_CHARACTERS]
             if self.verdict["exit_code"] is not None:
                 # Without its ``end`` the reply is told from a whole one; the cause is in the container's log.
-                write_all(2, f"the reply could not be sent: {cause}\n".encode("utf-8", "replace"))
+                frames.write_all(2, f"the reply could not be sent: {cause}\n".encode("utf-8", "replace"))
                 return int(self.verdict["exit_code"])
             self.refuse("SandboxLost", f"the runner could not run the request: {cause}")
-        end = dict(self.verdict, started=self.started, left_out=left_out, **self.usage)
-        self.frames.send("end", **dict(end, **self.frames.counts))
+        end = {**self.verdict, "started": self.started, "left_out": left_out, **processes.used(), **self.reply.counts}
+        self.reply.send("end", **end)
         return EXIT_NO_PROGRAM if self.verdict["exit_code"] is None else int(self.verdict["exit_code"])
 
     def refuse(self, reason: str, message: str) -> None:
         """End without a program's verdict."""
-        kill_all(self.usage)
+        processes.kill_all()
         self.verdict.update(reason=reason, message=message)
 
     def prepare(self) -> None:
@@ -145,15 +117,15 @@ class Supervisor:
             # The program can send them; the kubelet ends a pod by SIGKILL in the end. A handler, unlike SIG_IGN, is
             # not inherited.
             signal.signal(number, lambda *_: None)
-        self.worker = Worker({}, self.preload, self.usage)
+        self.worker = processes.Worker({}, self.preload)
         self.gvisor = runs_under_gvisor(libc)
 
-    def accept(self, source: Any) -> None:
+    def accept(self, source: Callable[[], str]) -> None:
         """Take the request over, up to the moment before the program begins."""
         self.request = request = read_request(source)
-        self.frames.nonce = request["nonce"]
+        self.reply.nonce = request["nonce"]
         kernel = ("gVisor " if self.gvisor else "Linux ") + os.uname().release
-        self.frames.send("ready", python=sys.version.split()[0], kernel=kernel)
+        self.reply.send("ready", python=sys.version.split()[0], kernel=kernel)
         if request["gvisor"] and not self.gvisor:
             # Before anything of the request is written or reaches the worker.
             raise IsolationMissing(
@@ -165,31 +137,28 @@ class Supervisor:
         if any(name.startswith(("PYTHON", "LD_")) for name in request["env"]):
             # These are read when an interpreter starts, so this one has come too early.
             self.worker.end()
-            self.worker = Worker(request["env"], self.preload, self.usage)
+            self.worker = processes.Worker(request["env"], self.preload)
         self.known = write_files(request)
         self.worker.prepare(request, self.gvisor)
         # Written so late that a worker that does not reach its hook finds nothing to run.
-        with open(PROGRAM, "wb") as target:
+        with open(frames.PROGRAM, "wb") as target:
             target.write(source_bytes(request["code"]))
 
     def run(self) -> list[str]:
         """Run the program and send what it leaves; return which files were left out, and why."""
         limits = self.request["limits"]
-        self.frames.send("started")
+        self.reply.send("started")
         self.started = True
         begin = time.monotonic()
         self.worker.go()
-        status, out, err = follow(self.worker, self.frames, limits)
-        words = bytes(err.recent.rstrip())
-        self.verdict.update(
-            verdict_of(status, self.worker.verdict, words, limits, self.usage["peak_memory_bytes"]),
-            wall_seconds=round(self.worker.ended - begin, 6),
-        )
+        status, out, err = follow(self.worker, self.reply, limits)
+        self.verdict = verdict_of(status, self.worker.verdict, err.recent.rstrip(), limits)
+        self.verdict["wall_seconds"] = round(self.worker.ended - begin, 6)
         # First of all: a client that loses what follows knows that the program has ended, and how.
-        self.frames.send("exit", **self.verdict)
+        self.reply.send("exit", **self.verdict)
         out.finish()
         err.finish()
-        return send_files(self.frames, self.known, limits, self.request["reply_bytes"])
+        return frames.send_files(self.reply, self.known, limits, self.request["reply_bytes"])
 
 
 def runs_under_gvisor(libc: Any) -> bool:
@@ -199,14 +168,23 @@ def runs_under_gvisor(libc: Any) -> bool:
     return length > 0 and b"Starting gVisor" in buffer.raw
 
 
-def read_request(source: Any) -> Json:
-    """Return the request document that ``source`` gives."""
-    try:
-        request = parse_json(source.read())
-    except (OSError, ValueError) as error:
-        raise BadRequest(f"cannot read the request: {error}") from error
+def read_folder(path: str) -> str:
+    """Return the request document that lies in a folder, whole or in parts."""
+    names = sorted(name for name in os.listdir(path) if name.startswith("request.json"))
+    if not names:
+        raise ValueError(f"no request.json in {path}")
+    text = []
+    for name in names:
+        with open(os.path.join(path, name), encoding="ascii") as part:
+            text.append(part.read())
+    return "".join(text)
+
+
+def read_request(source: Callable[[], str]) -> Json:
+    """Return the request of the document that ``source`` returns."""
+    request: Json = frames.parse_json(source())
     if not isinstance(request, dict) or request.get("version") != VERSION:
-        raise BadRequest(f"this runner reads requests of version {VERSION}")
+        raise ValueError(f"this runner reads requests of version {VERSION}")
     return request
 
 
@@ -216,13 +194,13 @@ def write_files(request: Json) -> dict[str, tuple[int, ...]]:
     for file in request["files"]:
         name = file["name"]
         parts = name.split("/")
-        if "\0" in name or "" in parts or "." in parts or ".." in parts or name == PROGRAM:
-            raise BadRequest(f"{name!r} is no name for an input file: give a relative path without '..'")
+        if "\0" in name or "" in parts or "." in parts or ".." in parts or name == frames.PROGRAM:
+            raise ValueError(f"{name!r} is no name for an input file: give a relative path without '..'")
         if len(parts) > 1:
             os.makedirs(os.path.join(*parts[:-1]), exist_ok=True)
         with open(name, "wb") as target:
             target.write(binascii.a2b_base64(file["content"]))
-        known[name] = fingerprint(os.stat(name))
+        known[name] = frames.fingerprint(os.stat(name))
     return known
 
 
@@ -234,94 +212,76 @@ def source_bytes(code: str) -> bytes:
         return code.encode("utf-8", "surrogatepass")
 
 
-def follow(worker: Worker, frames: Frames, limits: Json) -> tuple[int, Capture, Capture]:
+def follow(worker: processes.Worker, reply: frames.Frames, limits: Json) -> tuple[int, frames.Capture, frames.Capture]:
     """Pass the program's output on until it has ended or must end; return its wait status and what is not yet sent."""
-    out = Capture(frames, "out", limits["stdout_bytes"])
-    err = Capture(frames, "err", limits["stderr_bytes"])
+    out = frames.Capture(reply, "out", limits["stdout_bytes"])
+    err = frames.Capture(reply, "err", limits["stderr_bytes"])
     streams = {worker.out: out, worker.err: err}
-    poll = select.poll()
-    for descriptor in streams:
-        os.set_blocking(descriptor, False)
-        poll.register(descriptor, select.POLLIN)
-    wake, wake_writer = os.pipe()
-    os.set_blocking(wake, False)
-    os.set_blocking(wake_writer, False)
-    poll.register(wake, select.POLLIN)
+    wake, wake_writer = os.pipe2(os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    poll = select.poll()
+    for descriptor in (*streams, wake):
+        poll.register(descriptor, select.POLLIN)
     worker.limit_time("DeadlineExceeded", limits["timeout_seconds"])
     begin = time.monotonic()
-    open_streams = set(streams)
     status = None
     drain_until = 0.0
-    while open_streams or status is None:
+    while True:
         now = time.monotonic()
         if status is None:
-            status = reap(worker.usage, worker.pid)
+            status = processes.reap(worker.pid)
             if status is not None:
                 worker.ended = now
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                kill_all(worker.usage)
-                drain_until = now + DRAIN_SECONDS
+                processes.kill_all()
+                drain_until = now + processes.DRAIN_SECONDS
         flooded = out.total + err.total > limits["flood_bytes"]
-        if status is not None and (not open_streams or now > drain_until or flooded):
-            break
+        if status is not None and (not streams or now > drain_until or flooded):
+            return status, out, err
         if flooded:
             worker.end("OutputLimit")
         wake_at = drain_until
         if status is None:
             # Once it has ended, the verdict goes first.
-            for stream in streams.values():
+            for stream in (out, err):
                 stream.flush(now, now - begin)
             # The program's end and its deadline wake the poll through ``wake``.
-            wake_at = min([now + 60, *(stream.due for stream in streams.values() if stream.head)])
+            wake_at = min([now + 60, *(stream.due for stream in (out, err) if stream.head)])
         for descriptor, _ in poll.poll(max(wake_at - now, 0) * 1000 + 1):
-            data = read_some(descriptor)
+            data = processes.read_some(descriptor)
             if descriptor == wake:
                 continue
             if data:
                 streams[descriptor].feed(data)
             elif data is not None:
                 poll.unregister(descriptor)
-                open_streams.discard(descriptor)
-    return status, out, err
+                del streams[descriptor]
 
 
-def read_some(descriptor: int) -> bytes | None:
-    """Return bytes from a pipe, none at its end, or ``None`` when there is nothing to read now."""
-    try:
-        return os.read(descriptor, 64 * 1024)
-    except BlockingIOError:
-        return None
-
-
-def verdict_of(status: int, verdict: str, last_words: bytes, limits: Json, peak_memory_bytes: int) -> Json:
+def verdict_of(status: int, killed_for: str, last_words: bytes, limits: Json) -> Json:
     """Return how the program ended, as fields of the ``exit`` frame."""
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
-    end = {"exit_code": code, "signal": signal_name(killed_by), "reason": "Error"}
-    if verdict == "DeadlineExceeded":
-        end.update(reason=verdict, message=f"the program was killed after {limits['timeout_seconds']:g} s")
-    elif verdict == "OutputLimit":
-        end.update(reason=verdict, message=f"the program was killed after {limits['flood_bytes']} bytes of output")
-    elif code == 0:
-        end["reason"] = "Completed"
-    elif out_of_memory(last_words.rpartition(b"\n")[2]):
+    peak = processes.used()["peak_memory_bytes"] if killed_by else 0
+    reason = killed_for or ("Error" if code else "Completed")
+    message = ""
+    if killed_for == "DeadlineExceeded":
+        message = f"the program was killed after {limits['timeout_seconds']:g} s"
+    elif killed_for == "OutputLimit":
+        message = f"the program was killed after {limits['flood_bytes']} bytes of output"
+    elif code and out_of_memory(last_words.rpartition(b"\n")[2]):
         bound = limits["memory_bytes"]
         amount = f"the {bound // 2**20} MiB it may use" if bound else "there is"
-        end.update(
-            reason="MemoryLimit",
-            message=f"the program needed more memory than {amount}. Use less, or raise mem_limit",
-        )
-    elif killed_by == signal.SIGKILL and peak_memory_bytes > limits["memory_bytes"] // 2 > 0:
-        end.update(
-            reason="MemoryLimit",
-            message=f"the program was killed while it used {peak_memory_bytes // 2**20} MiB, probably at its memory "
-            "limit. Use less, or raise mem_limit",
-        )
-    else:
-        end["message"] = limit_in(last_words, killed_by, limits)
-    return end
+        reason = "MemoryLimit"
+        message = f"the program needed more memory than {amount}. Use less, or raise mem_limit"
+    elif killed_by == signal.SIGKILL and peak > limits["memory_bytes"] // 2 > 0:
+        reason = "MemoryLimit"
+        message = f"the program was killed while it used {peak // 2**20} MiB, probably at its memory limit. "
+        message += "Use less, or raise mem_limit"
+    elif code:
+        message = limit_in(last_words, killed_by, limits)
+    return {"reason": reason, "message": message, "exit_code": code, "signal": signal_name(killed_by)}
 
 
 def out_of_memory(last_line: bytes) -> bool:
@@ -366,7 +326,7 @@ def main(arguments: list[str]) -> int:
         preload = tuple(arguments[1].split(","))
         arguments = arguments[2:]
     folder = arguments[0] if arguments else REQUEST_FOLDER
-    return Supervisor(preload).supervise(sys.stdin if folder == "-" else Folder(folder))
+    return Supervisor(preload).supervise(sys.stdin.read if folder == "-" else lambda: read_folder(folder))
 
 
 if __name__ == "__main__":
