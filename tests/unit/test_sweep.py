@@ -119,14 +119,6 @@ def test_the_pods_of_a_job_that_is_being_deleted_are_no_orphans() -> None:
     assert leftovers({"jobs": [going], "pods": [pod("a", 100)]}, NOW) == []
 
 
-def test_an_object_without_a_readable_age_is_left_alone() -> None:
-    odd = job("a", 10**6)
-    odd["metadata"]["creationTimestamp"] = "yesterday"
-    assert leftovers({"jobs": [odd]}, NOW, older_than_seconds=1) == []
-    del odd["metadata"]["creationTimestamp"]
-    assert leftovers({"jobs": [odd]}, NOW) == []
-
-
 SELECTOR = "app.kubernetes.io/name=adk-gke-sandbox,app.kubernetes.io/managed-by=adk-gke-sandbox"
 
 

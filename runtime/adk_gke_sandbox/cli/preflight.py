@@ -10,9 +10,8 @@ from rich.console import Console
 
 from adk_gke_sandbox import contract as contracts
 from adk_gke_sandbox import preflight as checks
-from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption, given
-from adk_gke_sandbox.cli.output import ERR, OUT, bad_usage
-from adk_gke_sandbox.errors import SandboxError
+from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption
+from adk_gke_sandbox.cli.output import ERR, OUT
 from adk_gke_sandbox.preflight import report
 
 
@@ -26,12 +25,9 @@ def preflight(
 
     Exit code: 0 all is well, 1 something is wrong, 2 bad usage, 3 something could not be looked at.
     """
-    connection = given(kubeconfig_path=kubeconfig, kubeconfig_context=context)
-    try:
-        with ERR.status("") as status:
-            found = checks.run(contracts.load(contract), report=status.update, **connection)
-    except SandboxError as error:
-        raise bad_usage(error) from error
+    connection = {"kubeconfig_path": kubeconfig, "kubeconfig_context": context}
+    with ERR.status("") as status:
+        found = checks.run(contracts.load(contract), report=status.update, **connection)
     if as_json:
         typer.echo(json.dumps(report.document(found), indent=2))
     else:
