@@ -9,8 +9,8 @@ import json
 import os
 import socket
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -19,15 +19,16 @@ TOKEN_FOLDERS = ("/var/run/secrets/kubernetes.io", "/run/secrets/kubernetes.io")
 _SYSLOG_ACTION_READ_ALL = 3
 _SLICE_SECONDS = 1.0
 
+# RFC 1035: asks for the address of a name of the cluster itself.
+_LABELS = b"kubernetes.default.svc.cluster.local".split(b".")
+_NAME = b"".join(bytes([len(label)]) + label for label in _LABELS)
+_QUERY = b"\x12\x34\x01\x00\x00\x01" + bytes(6) + _NAME + b"\x00\x00\x01\x00\x01"
+
 
 def main(targets: List[Dict[str, Any]], seconds: float) -> None:
     """Print the report."""
-    opened: List[int] = []
-    threads = [threading.Thread(target=knock, args=(item, seconds, opened)) for item in enumerate(targets)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(targets) + 1) as pool:
+        answers = list(pool.map(lambda target: answers_within(target, seconds), targets))
     gvisor, kernel = kernel_log()
     report = {
         "gvisor": gvisor,
@@ -36,7 +37,7 @@ def main(targets: List[Dict[str, Any]], seconds: float) -> None:
         "credentials": [path for path in TOKEN_FOLDERS if Path(path).exists()]
         + [name for name in os.environ if name.startswith("KUBERNETES_")],
         "name_servers": name_servers(),
-        "opened": sorted(opened),
+        "opened": [number for number, answered in enumerate(answers) if answered],
     }
     print(json.dumps(report))
 
@@ -55,21 +56,20 @@ def kernel_log() -> Tuple[bool, str]:
     return "Starting gVisor" in first, first.rpartition("] ")[2].strip()
 
 
-def knock(item: Tuple[int, Dict[str, Any]], seconds: float, opened: List[int]) -> None:
+def answers_within(target: Dict[str, Any], seconds: float) -> bool:
     """Try a target until it answers or the time is over; some networks close a moment after a pod starts."""
-    number, target = item
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            answer(target, min(seconds, _SLICE_SECONDS))
+            knock(target, min(seconds, _SLICE_SECONDS))
         except OSError:
             time.sleep(0.05)
         else:
-            opened.append(number)
-            return
+            return True
+    return False
 
 
-def answer(target: Dict[str, Any], seconds: float) -> None:
+def knock(target: Dict[str, Any], seconds: float) -> None:
     """Return once a target answers.
 
     Raises:
@@ -81,16 +81,8 @@ def answer(target: Dict[str, Any], seconds: float) -> None:
         connection.settimeout(seconds)
         connection.connect((target["address"], target["port"]))
         if by_udp:
-            connection.send(query())
+            connection.send(_QUERY)
             connection.recv(512)
-
-
-def query() -> bytes:
-    """Return a DNS query (RFC 1035) for a name of the cluster itself."""
-    labels = b"kubernetes.default.svc.cluster.local".split(b".")
-    name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
-    header = b"\x12\x34" + b"\x01\x00" + b"\x00\x01" + b"\x00\x00" * 3
-    return header + name + b"\x00\x01" + b"\x00\x01"
 
 
 def name_servers() -> List[str]:

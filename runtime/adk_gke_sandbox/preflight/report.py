@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from adk_gke_sandbox.preflight.checks import Result, Status
@@ -23,27 +24,22 @@ class Report:
     identity: str
     results: tuple[Result, ...]
 
-    def count(self, status: Status) -> int:
-        """Return the number of checks with a status."""
-        return sum(result.status is status for result in self.results)
-
     @property
     def exit_code(self) -> int:
         """0 if everything passed, 1 if something failed, 3 if something could only not be looked at.
 
         2 is for bad usage, before there is a report.
         """
-        if self.count(Status.FAIL):
+        statuses = {result.status for result in self.results}
+        if Status.FAIL in statuses:
             return 1
-        return 0 if self.count(Status.PASS) == len(self.results) else 3
+        return 0 if statuses == {Status.PASS} else 3
 
 
 def table(found: Report) -> Table:
     """Return one line for each check."""
-    made = Table(title=Text(f"stack {found.stack} at {found.server}, seen by {found.identity or 'nobody'}"))
-    made.add_column("check", no_wrap=True)
-    made.add_column("status", no_wrap=True)
-    made.add_column("what there is", overflow="fold")
+    columns = (Column("check", no_wrap=True), Column("status", no_wrap=True), Column("what there is", overflow="fold"))
+    made = Table(*columns, title=Text(f"stack {found.stack} at {found.server}, seen by {found.identity or 'nobody'}"))
     for result in found.results:
         summary = " ".join(result.summary.split())
         made.add_row(result.check, Text(result.status.value, style=_STYLES[result.status]), Text(summary))
@@ -64,7 +60,8 @@ def problems(found: Report) -> Iterator[str]:
 
 def conclusion(found: Report) -> str:
     """Return the number of checks of each status."""
-    return ", ".join(f"{count} {status.value}" for status in Status if (count := found.count(status)))
+    counts = Counter(result.status for result in found.results)
+    return ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
 
 
 def document(found: Report) -> dict[str, Any]:
