@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
+from adk_gke_sandbox import preflight
 from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CONTRACT_KEY, JOBS, PODS, Cluster, Contract, policy_name
 from adk_gke_sandbox.errors import ClusterError, Forbidden, NotFound, Unauthorized, Unreachable
 from adk_gke_sandbox.execution import Outcome, Reason
-from adk_gke_sandbox.preflight import CLUSTER_CHECKS, SANDBOX_CHECKS, access, dry_run, report
-from adk_gke_sandbox.preflight.checks import Problem, Result, Status, make_checks
+from adk_gke_sandbox.preflight import CLUSTER_CHECKS, SANDBOX_CHECKS, access, dry_run
+from adk_gke_sandbox.preflight.checks import Problem, Report, Result, Status, make_checks
 from adk_gke_sandbox.preflight.probe import ProbedCluster
 from infra.admission_rules import rules
 from tests.unit.loopback import kubeconfig
@@ -424,13 +424,20 @@ def test_the_image_without_digest_is_the_contracts_own() -> None:
 # The report
 
 
-def reported(*statuses: Status) -> report.Report:
+@pytest.fixture
+def contract(tmp_path: Path) -> str:
+    path = tmp_path / "contract.json"
+    path.write_text(CONTRACT.to_json())
+    return str(path)
+
+
+def reported(*statuses: Status) -> Report:
     problem = Problem("Namespace x", "exists", "none\nat all", "Make it")
-    results = tuple(
+    checks = tuple(
         Result(f"check-{number}", status, "[bold]as it is[/bold]", () if status is Status.PASS else (problem,))
         for number, status in enumerate(statuses)
     )
-    return report.Report(stack="test", server="https://10.0.0.1", identity="platform", results=results)
+    return Report(stack="test", server="https://10.0.0.1", identity="platform", checks=checks)
 
 
 @pytest.mark.parametrize(
@@ -446,35 +453,26 @@ def test_exit_code_is_good_only_where_everything_was_seen_to_be(statuses: list[S
     assert reported(*statuses).exit_code == code
 
 
-def test_report_is_a_table_a_paragraph_for_each_problem_and_a_conclusion() -> None:
-    found = reported(Status.PASS, Status.PASS, Status.FAIL)
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(report.table(found))
-    assert "[bold]as it is[/bold]" in capture.get()
-    assert [*report.problems(found), report.conclusion(found)] == [
+def test_report_is_a_table_a_paragraph_for_each_problem_and_a_conclusion(
+    contract: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "run", lambda *_, **__: reported(Status.PASS, Status.PASS, Status.FAIL))
+    result = CliRunner().invoke(app, ["preflight", "--contract", contract])
+    table, *paragraphs = result.stdout.split("\n\n")
+    assert table.count("[bold]as it is[/bold]") == 3
+    assert paragraphs == [
         "check-2 fail: Namespace x\n  expected: exists\n  found:    none at all\n  fix:      Make it",
-        "2 pass, 1 fail",
+        "2 pass, 1 fail\n",
     ]
 
 
-def test_document_is_json_with_all_that_the_table_has() -> None:
-    assert json.loads(json.dumps(report.document(reported(Status.FAIL)))) == {
-        "stack": "test",
-        "server": "https://10.0.0.1",
-        "identity": "platform",
-        "exit_code": 1,
-        "checks": [
-            {
-                "check": "check-0",
-                "status": "fail",
-                "summary": "[bold]as it is[/bold]",
-                "problems": [
-                    {"object": "Namespace x", "expected": "exists", "found": "none\nat all", "fix": "Make it"}
-                ],
-            }
-        ],
-    }
+def test_json_has_all_that_the_table_has(contract: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "run", lambda *_, **__: reported(Status.FAIL))
+    result = CliRunner().invoke(app, ["preflight", "--contract", contract, "--json"])
+    problem = {"object": "Namespace x", "expected": "exists", "found": "none\nat all", "fix": "Make it"}
+    check = {"check": "check-0", "status": "fail", "summary": "[bold]as it is[/bold]", "problems": [problem]}
+    about = {"stack": "test", "server": "https://10.0.0.1", "identity": "platform"}
+    assert json.loads(result.stdout) == {**about, "exit_code": 1, "checks": [check]}
 
 
 def test_page_lists_every_check_with_what_it_shows_and_reads() -> None:
@@ -487,13 +485,6 @@ def test_page_lists_every_check_with_what_it_shows_and_reads() -> None:
 
 
 # The command
-
-
-@pytest.fixture
-def contract(tmp_path: Path) -> str:
-    path = tmp_path / "contract.json"
-    path.write_text(CONTRACT.to_json())
-    return str(path)
 
 
 def test_cluster_that_does_not_answer_fails_one_check_and_skips_the_others(contract: str, tmp_path: Path) -> None:

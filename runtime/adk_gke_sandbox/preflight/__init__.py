@@ -18,8 +18,7 @@ from adk_gke_sandbox.cluster import api
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.preflight import access, dry_run, probe, reached
-from adk_gke_sandbox.preflight.checks import Status, make_checks
-from adk_gke_sandbox.preflight.report import Report
+from adk_gke_sandbox.preflight.checks import Report, Status, make_checks
 from adk_gke_sandbox.sandbox import Sandbox
 
 __all__ = ["run"]
@@ -51,4 +50,4 @@ def run(contract: Contract, *, report: Callable[[str], None] = lambda _: None, *
         cluster = probe.ProbedCluster(contract=contract, config=config, api=connection, sandbox=sandbox)
         results = make_checks((*CLUSTER_CHECKS, *SANDBOX_CHECKS), cluster, report)
         identity = cluster.identity if results[0].status is Status.PASS else ""
-    return Report(stack=contract.stack, server=connection.host, identity=identity, results=tuple(results))
+    return Report(stack=contract.stack, server=connection.host, identity=identity, checks=tuple(results))

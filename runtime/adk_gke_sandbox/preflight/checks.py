@@ -54,24 +54,21 @@ class Check:
     """One line of the report; the docstring of ``look`` says what a pass shows.
 
     Attributes:
+        id: Short name.
         look: Looks at a cluster. A ``ClusterError`` means that it could not.
         permission: What the caller must be allowed.
         needs: Checks that must not have failed.
     """
 
+    id: str
     look: Callable[[Any], Findings]
     permission: str
     needs: tuple[str, ...]
 
-    @property
-    def id(self) -> str:
-        """Short name."""
-        return self.look.__name__.replace("_", "-")
-
 
 def check(*needs: str, permission: str) -> Callable[[Callable[[Any], Findings]], Check]:
     """Make a check of the function that looks."""
-    return lambda look: Check(look, permission, needs)
+    return lambda look: Check(look.__name__.replace("_", "-"), look, permission, needs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,25 @@ class Result:
     status: Status
     summary: str
     problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came of all checks, in their order; ``identity`` is the caller's user name, empty where it is not known."""
+
+    stack: str
+    server: str
+    identity: str
+    checks: tuple[Result, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if everything passed, 1 if something failed, 3 if something could only not be looked at.
+
+        2 is for bad usage, before there is a report.
+        """
+        statuses = {result.status for result in self.checks}
+        return 1 if Status.FAIL in statuses else 0 if statuses == {Status.PASS} else 3
 
 
 def make_checks(checks: Iterable[Check], cluster: object, report: Callable[[str], None]) -> list[Result]:
