@@ -50,7 +50,8 @@ class Live:
     """By verb and resource."""
     seen: dict[str, Any] = field(default_factory=dict)
     """What the probe reports."""
-    outcome: Outcome | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+    """How the probe ends otherwise than well."""
     runs: int = 0
     host: str = "https://10.0.0.1:6443"
 
@@ -64,8 +65,7 @@ class Live:
         }
         self.allowed = {(AGENT, f"{needed.verb} {needed.resource}"): ROLE for needed in access.NEEDED}
         self.offers = {JOBS: dry_run.wrong_jobs(self.config), PODS: dry_run.wrong_pods(self.config)}
-        self.seen = {"gvisor": True, "kernel": "Starting gVisor...", "uid": 1001}
-        self.seen |= {"credentials": [], "name_servers": [], "opened": []}
+        self.seen = {"uid": 1001, "credentials": [], "name_servers": [], "opened": []}
 
     def request(self, verb: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None) -> Any:
         resource = path.split("/")[-1 if verb != "get" else -2]
@@ -92,8 +92,8 @@ class Live:
 
     def run(self, code: str, argv: tuple[str, ...]) -> Outcome:
         self.runs += 1
-        made = Outcome(name="sandbox-1", reason=Reason.COMPLETED, stdout=json.dumps(self.seen).encode())
-        return self.outcome or made
+        told = {"name": "sandbox-1", "reason": Reason.COMPLETED, "kernel": "gVisor 4.19.0-gvisor"}
+        return Outcome(**{**told, "stdout": json.dumps(self.seen).encode(), **self.told})
 
 
 def checked(live: Any) -> dict[str, Result]:
@@ -130,11 +130,6 @@ def put(table: str, key: Any, value: Any) -> Change:
             del entries[key]
 
     return change
-
-
-def ended(reason: Reason, **told: Any) -> Change:
-    """Return what lets the probe end in a way."""
-    return lambda live: setattr(live, "outcome", Outcome(name="sandbox-1", reason=reason, **told))
 
 
 def given_by(binding: str, role: str) -> str:
@@ -247,21 +242,21 @@ BROKEN: list[tuple[str, Change, str, str]] = [
     ),
     (
         "probe",
-        ended(Reason.UNSCHEDULABLE, message="no node took the pod"),
+        lambda live: live.told.update(reason=Reason.UNSCHEDULABLE, message="no node took the pod"),
         f"execution sandbox-1 with {CONTRACT.image}: Unschedulable: no node took the pod",
         "Do what the message says, then run preflight again",
     ),
     (
         "probe",
-        ended(Reason.COMPLETED, stdout=b"garbage"),
+        put("told", "stdout", b"garbage"),
         f"execution sandbox-1 with {CONTRACT.image}: no report but b'garbage'",
         "Use another image: this one's Python cannot run the probe",
     ),
     (
         "probe-gvisor",
-        lambda live: live.seen.update(gvisor=False, kernel="Linux version 6.12"),
-        "RuntimeClass gvisor: Linux version 6.12",
-        "Programs run on the kernel of the node. Stop agents now",
+        put("told", "kernel", "Linux 6.12"),
+        "RuntimeClass gvisor: Linux 6.12",
+        "Programs may run on the kernel of the node. Stop agents now",
     ),
     (
         "probe-network",

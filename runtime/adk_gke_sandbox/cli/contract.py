@@ -29,20 +29,16 @@ def pull(
     project: Annotated[Path, typer.Option(help="Folder with Pulumi.yaml.")] = Path(),
 ) -> None:
     """Write the contract that a Pulumi stack exports to a file."""
-    found = contracts.parse(_stack_output(stack, project), source=f"the output `sandbox` of stack {stack}")
-    output.write_text(found.to_json(), encoding="utf-8")
-    ERR.print(f"wrote {output}; use it with export {contracts.CONTRACT_ENV}={output.resolve()}", markup=False)
-
-
-def _stack_output(stack: str, project: Path) -> str:
     command = ["pulumi", "stack", "output", "sandbox", "--json", "--non-interactive", "--stack", stack]
     try:
-        done = subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
     except OSError as error:
         remedy = "Install the Pulumi CLI and name the folder with Pulumi.yaml by --project"
         raise ContractError(f"cannot run pulumi in {project}: {error.strerror}", remedy) from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
         message = f"pulumi has no contract for stack {stack}: {last}"
-        raise ContractError(message, f"Run `pulumi up --stack {stack}` first")
-    return done.stdout
+        raise ContractError(message, f"Run `pulumi up --stack {stack}` first") from error
+    found = contracts.parse(done.stdout, source=f"the output `sandbox` of stack {stack}")
+    output.write_text(found.to_json(), encoding="utf-8")
+    ERR.print(f"wrote {output}; use it with export {contracts.CONTRACT_ENV}={output.resolve()}", markup=False)

@@ -26,9 +26,8 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command("run")(run.run)
-app.command("sweep")(sweep.sweep)
-app.command("preflight")(preflight.preflight)
+for command in (run.run, sweep.sweep, preflight.preflight):
+    app.command()(command)
 app.add_typer(contract.app, name="contract", help="The contract between a stack and this package.")
 
 

@@ -51,13 +51,7 @@ _BY_STATUS: Final[Mapping[int, type[errors.ClusterError]]] = {
 class Cluster:
     """A connection to one API server, with credentials and TLS state of its own. Thread-safe."""
 
-    def __init__(
-        self,
-        api_client: credentials.ApiClient,
-        renew: Callable[[], None] = lambda: None,
-        *,
-        read_seconds: float = READ_SECONDS,
-    ) -> None:
+    def __init__(self, api_client: credentials.ApiClient, renew: Callable[[], None], read_seconds: float) -> None:
         """Wrap a client.
 
         Args:
@@ -189,9 +183,9 @@ class Cluster:
                 preload_content=False,
                 redirect=False,  # neither code nor token goes where another server points
             )
-            if not 200 <= answer.status <= 299:
-                raise _refused(verb, target, answer)
-            return use(answer)
+            if 200 <= answer.status <= 299:
+                return use(answer)
+            raise _refused(verb, target, answer)
         except urllib3.exceptions.SSLError as error:
             # Another try would meet the same certificate.
             message = f"{verb} {target}: {errors.cause(error)}"
@@ -241,8 +235,7 @@ def connect(
     Raises:
         ConfigError: no kubeconfig there, or no such context in it.
     """
-    client, renew = credentials.resolve(kubeconfig_path, context)
-    return Cluster(client, renew, read_seconds=read_seconds)
+    return Cluster(*credentials.resolve(kubeconfig_path, context), read_seconds)
 
 
 def _date(answer: Answer) -> str:

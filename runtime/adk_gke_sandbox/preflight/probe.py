@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files as package_files
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from adk_gke_sandbox.contract import SANDBOX_UID
@@ -38,6 +38,7 @@ _METADATA_SERVER: Final = "169.254.169.254"
 _NODE_LOCAL_DNS: Final = "169.254.20.10"
 """https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache."""
 
+_KEYS: Final = {"uid", "credentials", "name_servers", "opened"}
 _PERMISSION: Final = "run programs, as the executor's Role allows"
 
 
@@ -111,17 +112,13 @@ def arguments(tried: Iterable[Target]) -> tuple[str, ...]:
     return (json.dumps([target._asdict() for target in tried]), str(_ATTEMPT_SECONDS))
 
 
-def parse_report(stdout: bytes) -> dict[str, Any]:
-    """Return what the program printed; its keys are explained there.
-
-    Raises:
-        ValueError: it is no report.
-    """
-    found = json.loads(stdout)
-    keys = {"gvisor", "kernel", "uid", "credentials", "name_servers", "opened"}
-    if not isinstance(found, dict) or found.keys() != keys:
-        raise ValueError("not a report of the probe")
-    return found
+def parse_report(stdout: bytes) -> Document:
+    """Return what the program printed, empty where that is no report; its keys are explained there."""
+    try:
+        found = json.loads(stdout)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and found.keys() == _KEYS else {}
 
 
 def _addresses(host: str, port: int) -> list[str]:
@@ -140,12 +137,9 @@ def probe(cluster: ProbedCluster) -> Findings:
     fix = "Do what the message says, then run preflight again; `adk-gke-sandbox run` takes the same path"
     if outcome.reason is not Reason.COMPLETED:
         said = f"{outcome.reason.value}: {outcome.message or outcome.stderr.decode('utf-8', 'replace')[-500:]}"
-    else:
-        try:
-            parse_report(outcome.stdout)
-        except ValueError:
-            said = f"no report but {outcome.stdout[:200]!r}"
-            fix = "Use another image: this one's Python cannot run the probe"
+    elif not cluster.report:
+        said = f"no report but {outcome.stdout[:200]!r}"
+        fix = "Use another image: this one's Python cannot run the probe"
     subject = f"execution {outcome.name} with {cluster.contract.image}"
     ran = f"ran in {outcome.timings.total:.1f} s ({outcome.launch})"
     return ran, [Problem(subject, "runs to its end", said, fix)]
@@ -154,13 +148,10 @@ def probe(cluster: ProbedCluster) -> Findings:
 @check("probe", permission=_PERMISSION)
 def probe_gvisor(cluster: ProbedCluster) -> Findings:
     """The kernel that it runs on is gVisor's, by the kernel's own log."""
-    subject, kernel = f"RuntimeClass {cluster.contract.runtime_class}", str(cluster.report["kernel"])
-    fix = (
-        "Programs run on the kernel of the node. Stop agents now. On GKE the node pool needs GKE Sandbox "
-        "(sandbox_config.type GVISOR); elsewhere the RuntimeClass' handler must be runsc"
-    )
-    problem = Problem(subject, "a kernel log that begins with gVisor's banner", kernel, fix)
-    return kernel, [] if cluster.report["gvisor"] is True else [problem]
+    subject, kernel = f"RuntimeClass {cluster.contract.runtime_class}", cluster.outcome.kernel
+    said = "" if kernel.startswith("gVisor ") else kernel or "no kernel was reported"
+    fix = "Programs may run on the kernel of the node. Stop agents now. The RuntimeClass' handler must be runsc"
+    return kernel, [Problem(subject, "the kernel is gVisor's", said, fix)]
 
 
 @check("probe", permission=_PERMISSION)
@@ -186,16 +177,13 @@ def probe_network(cluster: ProbedCluster) -> Findings:
 @check("probe", permission=_PERMISSION)
 def probe_identity(cluster: ProbedCluster) -> Findings:
     """It is not root, and has no token."""
-    found = cluster.report
-    wrong = {f"uid {SANDBOX_UID}": f"uid {found['uid']}"} if found["uid"] != SANDBOX_UID else {}
-    if found["credentials"]:
-        wrong["no token and no address of the Kubernetes API"] = ", ".join(found["credentials"])
-    fix = (
-        "Something changes pods on their way in: look at `kubectl get mutatingwebhookconfigurations`, then run "
-        f"{stack_up(cluster.contract)}"
-    )
-    subject = f"execution {cluster.outcome.name}"
-    return f"uid {found['uid']}, no token", [Problem(subject, *each, fix) for each in wrong.items()]
+    found, subject = cluster.report, f"execution {cluster.outcome.name}"
+    uid = "" if found["uid"] == SANDBOX_UID else f"uid {found['uid']}"
+    cause = "Something changes pods on their way in: look at `kubectl get mutatingwebhookconfigurations`"
+    fix = f"{cause}, then run {stack_up(cluster.contract)}"
+    no_credentials, credentials = "no token and no address of the Kubernetes API", ", ".join(found["credentials"])
+    wrong = [Problem(subject, f"uid {SANDBOX_UID}", uid, fix), Problem(subject, no_credentials, credentials, fix)]
+    return f"uid {found['uid']}, no token", wrong
 
 
 CHECKS: Final = (probe, probe_gvisor, probe_network, probe_identity)
