@@ -211,26 +211,6 @@ class TestBroken:
         assert problem["found"].startswith("may get pods: RBAC: allowed by RoleBinding")
         assert f"role sandbox-executor -n {provisioned.namespace}`" in problem["fix"]
 
-    def test_another_binding_opens_secrets(
-        self, look: Callable[..., Answer], admin: client.ApiClient, provisioned: Contract
-    ) -> None:
-        rbac = client.RbacAuthorizationV1Api(admin)
-        subject = {
-            "kind": "ServiceAccount",
-            "name": provisioned.agent_service_account,
-            "namespace": provisioned.agents_namespace,
-        }
-        binding = {
-            "metadata": {"name": "careless"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
-            "subjects": [subject],
-        }
-        rbac.create_namespaced_role_binding(provisioned.namespace, binding)
-        problem = look().only("executor-refused")
-        assert "secrets" in problem["found"]
-        assert 'RoleBinding "careless/' in problem["found"]
-        assert f"`kubectl delete --ignore-not-found rolebinding careless -n {provisioned.namespace}`" in problem["fix"]
-
     def test_network_policy_is_gone(
         self, look: Callable[..., Answer], admin: client.ApiClient, provisioned: Contract
     ) -> None:
@@ -263,18 +243,6 @@ class TestBroken:
         found = look(environment.up(ABSENT))
         assert found.only("probe")["found"].startswith(f"ImageUnavailable: the node cannot get the image {ABSENT}")
         assert found.of("skipped") == INSIDE - {"probe"}
-
-
-def test_agents_mount_another_contract(look: Callable[..., Answer], provisioned: Contract) -> None:
-    problem = look(provisioned.model_copy(update={"timeout_seconds": 60})).only("contract")
-    assert problem["found"] == "timeout_seconds is 300, checked is 60"
-    assert "Pull the stack's contract with `adk-gke-sandbox contract pull local`" in problem["fix"]
-
-
-def test_namespace_is_missing(look: Callable[..., Answer], provisioned: Contract) -> None:
-    problem = look(provisioned.model_copy(update={"namespace": "absent"})).only("namespaces")
-    assert problem["object"] == "Namespace absent"
-    assert problem["found"] == "no such namespace"
 
 
 @pytest.fixture

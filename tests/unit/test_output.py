@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from adk_gke_sandbox.cli import output
 from adk_gke_sandbox.cli.output import show, write
 from adk_gke_sandbox.errors import SandboxError
 from adk_gke_sandbox.execution import File
@@ -24,17 +26,22 @@ def test_a_file_goes_below_the_folder(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "plots" / "a b.png").is_file()
 
 
-def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_exists_is_replaced_by_force_alone(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("mine")
     with pytest.raises(SandboxError, match=r"Makefile exists: Makefile is not written. Choose another folder, or add"):
         write(tmp_path, file("Makefile"), force=False)
     assert (tmp_path / "Makefile").read_text() == "mine"
-
-
-def test_force_replaces_a_file(tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_text("mine")
     write(tmp_path, file("Makefile"), force=True)
     assert (tmp_path / "Makefile").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["C:x", "a\\b"])
+def test_on_windows_a_name_of_several_parts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(output, "os", SimpleNamespace(name="nt"))
+    with pytest.raises(SandboxError, match="is no file name on this system"):
+        write(tmp_path, file(name), force=True)
 
 
 @pytest.mark.parametrize("force", [False, True])

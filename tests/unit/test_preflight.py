@@ -371,33 +371,19 @@ def test_every_verb_on_what_the_executor_uses_is_asked_for() -> None:
 
 def test_review_asks_for_the_account_with_its_groups() -> None:
     asked = access.review(CONTRACT, "agents/agent", access.Access("pods/exec", "create"), caller="platform")
+    what = {"namespace": "agent-sandbox", "verb": "create", "group": "", "resource": "pods", "subresource": "exec"}
+    groups = ["system:serviceaccounts", "system:serviceaccounts:agents", "system:authenticated"]
     assert asked["kind"] == "SubjectAccessReview"
-    assert asked["spec"] == {
-        "user": AGENT,
-        "groups": ["system:serviceaccounts", "system:serviceaccounts:agents", "system:authenticated"],
-        "resourceAttributes": {
-            "namespace": "agent-sandbox",
-            "verb": "create",
-            "group": "",
-            "resource": "pods",
-            "subresource": "exec",
-        },
-    }
+    assert asked["spec"] == {"user": AGENT, "groups": groups, "resourceAttributes": what}
 
 
 def test_review_of_oneself_names_nobody_and_of_the_cluster_no_namespace() -> None:
-    (bind,) = (item for item in access.REFUSED if item[:2] == ("clusterroles.rbac.authorization.k8s.io", "bind"))
+    group = "rbac.authorization.k8s.io"
+    (bind,) = (item for item in access.REFUSED if item[:2] == (f"clusterroles.{group}", "bind"))
     asked = access.review(CONTRACT, "agents/agent", bind, caller=AGENT)
+    what = {"namespace": "", "verb": "bind", "group": group, "resource": "clusterroles", "subresource": ""}
     assert asked["kind"] == "SelfSubjectAccessReview"
-    assert asked["spec"] == {
-        "resourceAttributes": {
-            "namespace": "",
-            "verb": "bind",
-            "group": "rbac.authorization.k8s.io",
-            "resource": "clusterroles",
-            "subresource": "",
-        }
-    }
+    assert asked["spec"] == {"resourceAttributes": what}
 
 
 # What is offered

@@ -150,12 +150,13 @@ class Cluster:
     def _renew_once(self, renewals: int) -> None:
         """Read the credentials again, unless another thread has done so since this many renewals."""
         with self._renewing:
-            if self._renewals == renewals:
-                self._renewals += 1
-                try:
-                    self._renew()
-                except errors.ConfigError as error:
-                    log.warning("the credentials could not be read again: %s", error)
+            if self._renewals != renewals:
+                return
+            try:
+                self._renew()
+            except errors.ConfigError as error:
+                log.warning("the credentials could not be read again: %s", error)
+            self._renewals += 1
 
     def _call_once(
         self,
