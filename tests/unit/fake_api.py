@@ -17,8 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,6 +25,7 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.execution import Outcome
 from adk_gke_sandbox.paths.attempt import Clock
 from adk_gke_sandbox.sandbox import Sandbox
+from tests.unit.loopback import Handler, listening, status
 from tests.unit.virtual_clock import VirtualClock
 
 _PATH = re.compile(
@@ -79,10 +78,6 @@ class FakeApi:
     """Events for the watch that is open, by resource."""
     times: list[float] = field(default_factory=list)
     date: str = ""
-    accepted: str = ""
-    """The one token that is not answered by 401; empty accepts all."""
-    tokens: list[str] = field(default_factory=list)
-    """What each call was made with."""
     hangs_over: int = 0
     on_call: dict[tuple[str, str], Callable[[], None]] = field(default_factory=dict)
     """Called when a call of this verb and resource arrives."""
@@ -103,36 +98,19 @@ class FakeApi:
         return [verb for _, name, verb in self.calls if name == resource]
 
 
-def _status(code: int, reason: str, message: str) -> dict[str, Any]:
-    return {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": message}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     api: FakeApi
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
-        pass
-
-    def do_GET(self) -> None:
-        self._serve("GET")
-
-    def do_POST(self) -> None:
-        self._serve("POST")
-
-    def do_DELETE(self) -> None:
-        self._serve("DELETE")
-
-    def _serve(self, method: str) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name of the base class
         url = urlsplit(self.path)
         query = parse_qs(url.query)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         match = _PATH.fullmatch(url.path)
         if match is None:
-            return self._answer(404, _status(404, "NotFound", f"unknown path {url.path}"))
+            return self._answer(*status(404, "NotFound", f"unknown path {url.path}"))
         resource = match["resource"] + (match["sub"] or "")
         single = match[0].rpartition("/")[2] != match["resource"]
-        verb = {"POST": "create", "DELETE": "delete"}.get(method) or (
+        verb = {"POST": "create", "DELETE": "delete"}.get(self.command) or (
             "get" if single else "watch" if query.get("watch", [""])[0].lower() == "true" else "list"
         )
         with self.api.lock:
@@ -140,11 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.api.times.append(time.monotonic())
             self.api.count[verb, resource] += 1
             number = self.api.count[verb, resource]
-            self.api.tokens.append(self.headers.get("Authorization", "").removeprefix("Bearer "))
-            refused = self.api.accepted not in ("", self.api.tokens[-1])
         self.api.on_call.get((verb, resource), lambda: None)()
-        if refused:
-            return self._answer(401, _status(401, "Unauthorized", "Unauthorized"))
         fault = self.api.faults.get((verb, resource, number)) or self.api.faults.get((verb, resource, 0))
         if fault and not fault.effect:
             return self._fail(fault)
@@ -155,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(code, answer)
         return self._stream(verb, resource, number)
 
+    do_POST = do_DELETE = do_GET  # noqa: N815 - names of the base class
+
     def _store(
         self, verb: str, resource: str, body: bytes, query: dict[str, list[str]], path: str
     ) -> tuple[int, dict[str, Any] | None]:
@@ -163,14 +139,14 @@ class _Handler(BaseHTTPRequestHandler):
             case "create", "jobs":
                 job = json.loads(body)
                 if job["metadata"]["name"] in self.api.jobs:
-                    return 409, _status(409, "AlreadyExists", "jobs.batch already exists")
+                    return status(409, "AlreadyExists", "jobs.batch already exists")
                 job["metadata"]["uid"] = "uid-1"
                 self.api.jobs[job["metadata"]["name"]] = job
                 return 201, job
             case "create", "configmaps":
                 found = json.loads(body)
                 if any(known["metadata"] == found["metadata"] for known in self.api.config_maps):
-                    return 409, _status(409, "AlreadyExists", "configmaps already exists")
+                    return status(409, "AlreadyExists", "configmaps already exists")
                 self.api.config_maps.append(found)
                 return 201, found
             case "get", "jobs":
@@ -178,8 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "delete", "jobs":
                 self.api.deletions.append(query)
                 if self.api.jobs.pop(name, None) is None:
-                    return 404, _status(404, "NotFound", f'jobs.batch "{name}" not found')
-                return 200, _status(200, "", "")
+                    return status(404, "NotFound", f'jobs.batch "{name}" not found')
+                return status(200, "", "")
             case "list", _:
                 return 200, {"metadata": {"resourceVersion": "9"}, "items": self.api.lists.get(resource, [])}
         return 200, None
@@ -235,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.truncate:
             return self._raw(200, b'{"metadata": {"ui', {})
         return self._raw(
-            fault.status, json.dumps(_status(fault.status, fault.reason, fault.message)).encode(), fault.headers
+            fault.status, json.dumps(status(fault.status, fault.reason, fault.message)[1]).encode(), fault.headers
         )
 
     def _answer(self, code: int, document: dict[str, Any]) -> None:
@@ -257,18 +233,11 @@ class _Handler(BaseHTTPRequestHandler):
 def serving() -> Iterator[FakeApi]:
     """Serve a fake API on a loopback port while the block lasts."""
     api = FakeApi()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
-    server.daemon_threads = True
-    server.block_on_close = False
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield api
-    finally:
-        api.stopped.set()
-        server.shutdown()
-        server.server_close()
+    with listening(_Handler, api=api) as api.url:
+        try:
+            yield api
+        finally:
+            api.stopped.set()
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
@@ -343,20 +312,3 @@ def run(api: FakeApi, *, aborted: Callable[[], bool] | None = None, **settings: 
         return sandbox.run("print('hello')", aborted=aborted or api.aborted)
     finally:
         sandbox.close()
-
-
-def kubeconfig(path: Path, url: str) -> str:
-    """Write a kubeconfig for a plain HTTP server and return its path."""
-    path.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "fake",
-                "clusters": [{"name": "fake", "cluster": {"server": url}}],
-                "users": [{"name": "fake", "user": {"token": "t"}}],
-                "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
-            }
-        )
-    )
-    return str(path)

@@ -40,12 +40,30 @@ class Server:
         return [asked.headers.get("Authorization", "") for asked in self.asked]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Keeps connections, and says nothing of what it does."""
+
     protocol_version = "HTTP/1.1"
-    server_state: Server
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base class
         pass
+
+
+@contextmanager
+def listening(handler: type[Handler], **attributes: Any) -> Iterator[str]:
+    """Answer with a handler that has these attributes while the block lasts; yield the URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Listening", (handler,), attributes))
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(Handler):
+    server_state: Server
 
     def do_GET(self) -> None:
         url, size = urlsplit(self.path), int(self.headers.get("Content-Length") or 0)
@@ -68,15 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
 def serving(answer: Callable[[Asked], Any] = lambda _: (200, {})) -> Iterator[Server]:
     """Serve on a loopback port while the block lasts."""
     state = Server(answer)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_state": state}))
-    server.daemon_threads, server.block_on_close = True, False
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(_Handler, server_state=state) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def kubeconfig(path: Path, current: str, *, users: dict[str, Any] | None = None, **servers: str) -> str:

@@ -24,11 +24,11 @@ from tests.unit.fake_api import (
     eventually,
     frame,
     going,
-    kubeconfig,
     pod,
     run,
     serving,
 )
+from tests.unit.loopback import kubeconfig
 
 CALLS = [
     ("create", "jobs"),
@@ -173,7 +173,7 @@ def test_a_job_that_comes_into_being_after_it_was_given_up_is_deleted(api: FakeA
 def test_an_address_where_nobody_listens_is_given_up_soon(api: FakeApi, tmp_path: Any) -> None:
     with serving() as gone:
         url = gone.url
-    api.kubeconfig = kubeconfig(tmp_path / "gone", url)
+    api.kubeconfig = kubeconfig(tmp_path / "gone", "fake", fake=url)
     outcome = run(api, schedule_timeout_seconds=300)
     assert outcome.reason is Reason.API_UNAVAILABLE
     assert outcome.timings.submit <= 10

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from adk_gke_sandbox.cli.output import FileRefused, same_names, show, write
+from adk_gke_sandbox.cli import output
+from adk_gke_sandbox.cli.output import show, write
+from adk_gke_sandbox.errors import SandboxError
 from adk_gke_sandbox.execution import File
 
 
@@ -23,17 +26,22 @@ def test_a_file_goes_below_the_folder(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "plots" / "a b.png").is_file()
 
 
-def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_exists_is_replaced_by_force_alone(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("mine")
-    with pytest.raises(FileRefused, match=r"Makefile exists: Makefile is not written. Choose another folder, or add"):
+    with pytest.raises(SandboxError, match=r"Makefile exists: Makefile is not written. Choose another folder, or add"):
         write(tmp_path, file("Makefile"), force=False)
     assert (tmp_path / "Makefile").read_text() == "mine"
-
-
-def test_force_replaces_a_file(tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_text("mine")
     write(tmp_path, file("Makefile"), force=True)
     assert (tmp_path / "Makefile").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["C:x", "a\\b"])
+def test_on_windows_a_name_of_several_parts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(output, "os", SimpleNamespace(name="nt"))
+    with pytest.raises(SandboxError, match="is no file name on this system"):
+        write(tmp_path, file(name), force=True)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -46,20 +54,20 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, force: bool) -> None:
     (out / "folder").symlink_to(outside)
     (out / "name").symlink_to(outside / "kept")
     (out / "dangling").symlink_to(outside / "made")
-    with pytest.raises(FileRefused, match=r"folder is a link: folder/kept is not written"):
+    with pytest.raises(SandboxError, match=r"folder is a link: folder/kept is not written"):
         write(out, file("folder/kept"), force=force)
     for name in ("name", "dangling"):
         if force:
             write(out, file(name), force=True)
         else:
-            with pytest.raises(FileRefused, match=f"{name} exists"):
+            with pytest.raises(SandboxError, match=f"{name} exists"):
                 write(out, file(name), force=False)
     assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("kept", "mine")]
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "plots").write_text("mine")
-    with pytest.raises(FileRefused, match=r"plots exists: plots/a.png is not written"):
+    with pytest.raises(SandboxError, match=r"plots exists: plots/a.png is not written"):
         write(tmp_path, file("plots/a.png"), force=True)
 
 
@@ -73,8 +81,3 @@ def test_a_terminal_is_shown_control_characters_as_escapes() -> None:
 def test_a_pipe_or_raw_gets_the_bytes(target: io.BytesIO, raw: bool) -> None:
     show(b"\x1b[2J\xff\r\n", target, raw=raw)
     assert target.getvalue() == b"\x1b[2J\xff\r\n"
-
-
-def test_two_inputs_with_one_name_are_found() -> None:
-    assert same_names([Path("a/x.csv"), Path("y.csv"), Path("b/x.csv")]) == (Path("a/x.csv"), Path("b/x.csv"))
-    assert same_names([Path("x.csv"), Path("X.csv")]) is None

@@ -10,8 +10,8 @@ import typer
 
 from adk_gke_sandbox import contract as contracts
 from adk_gke_sandbox.cli.options import CONTRACT_HELP
-from adk_gke_sandbox.cli.output import ERR, bad_usage
-from adk_gke_sandbox.errors import ContractError, SandboxError
+from adk_gke_sandbox.cli.output import ERR
+from adk_gke_sandbox.errors import ContractError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -19,10 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 def show(path: Annotated[Path | None, typer.Argument(help=CONTRACT_HELP)] = None) -> None:
     """Print the contract in use."""
-    try:
-        typer.echo(contracts.load(path).to_json(), nl=False)
-    except SandboxError as error:
-        raise bad_usage(error) from error
+    typer.echo(contracts.load(path).to_json(), nl=False)
 
 
 @app.command()
@@ -32,26 +29,16 @@ def pull(
     project: Annotated[Path, typer.Option(help="Folder with Pulumi.yaml.")] = Path(),
 ) -> None:
     """Write the contract that a Pulumi stack exports to a file."""
-    try:
-        found = contracts.parse(_stack_output(stack, project), source=f"the output `sandbox` of stack {stack}")
-    except SandboxError as error:
-        raise bad_usage(error) from error
-    output.write_text(found.to_json(), encoding="utf-8")
-    ERR.print(f"wrote {output}; use it with export {contracts.CONTRACT_ENV}={output.resolve()}", markup=False)
-
-
-def _stack_output(stack: str, project: Path) -> str:
     command = ["pulumi", "stack", "output", "sandbox", "--json", "--non-interactive", "--stack", stack]
     try:
-        done = subprocess.run(command, cwd=project, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=project, check=True, capture_output=True, text=True)
     except OSError as error:
-        raise ContractError(
-            f"cannot run pulumi in {project}: {error.strerror}",
-            "Install the Pulumi CLI and name the folder with Pulumi.yaml by --project",
-        ) from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ContractError(
-            f"pulumi has no contract for stack {stack}: {last}", f"Run `pulumi up --stack {stack}` first"
-        )
-    return done.stdout
+        remedy = "Install the Pulumi CLI and name the folder with Pulumi.yaml by --project"
+        raise ContractError(f"cannot run pulumi in {project}: {error.strerror}", remedy) from error
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        message = f"pulumi has no contract for stack {stack}: {last}"
+        raise ContractError(message, f"Run `pulumi up --stack {stack}` first") from error
+    found = contracts.parse(done.stdout, source=f"the output `sandbox` of stack {stack}")
+    output.write_text(found.to_json(), encoding="utf-8")
+    ERR.print(f"wrote {output}; use it with export {contracts.CONTRACT_ENV}={output.resolve()}", markup=False)

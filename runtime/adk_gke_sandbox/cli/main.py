@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from adk_gke_sandbox.cli import contract, preflight, run, sweep
+from adk_gke_sandbox.cli.exit_codes import EXIT_USAGE
+from adk_gke_sandbox.cli.output import fail
+from adk_gke_sandbox.errors import SandboxError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command("run")(run.run)
-app.command("sweep")(sweep.sweep)
-app.command("preflight")(preflight.preflight)
+
+class _Commands(TyperGroup):
+    """Says what is wrong with what was given in one line; every command raises it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SandboxError as error:
+            fail(error)
+            raise typer.Exit(EXIT_USAGE) from error
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for command in (run.run, sweep.sweep, preflight.preflight):
+    app.command()(command)
 app.add_typer(contract.app, name="contract", help="The contract between a stack and this package.")
 
 

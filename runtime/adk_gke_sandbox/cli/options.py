@@ -18,18 +18,17 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TextOption = Annotated[str | None, typer.Option()]
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def executor_config(contract: Path | None, no_contract: bool, options: dict[str, Any]) -> ExecutorConfig:
+def executor_config(contract: Path | None, no_contract: bool, **options: Any) -> ExecutorConfig:
     """Return the settings: the contract's with the options in place of them, or those of the options alone.
+
+    Args:
+        contract: Where the contract is; looked for when ``None``.
+        no_contract: Whether there is none.
+        **options: Settings; ``None`` where an option was not given.
 
     Raises:
         ContractError: no contract, or one that cannot be read.
         ConfigError: an option that cannot work.
     """
-    if no_contract:
-        return ExecutorConfig(**options)
-    return ExecutorConfig.from_contract(contract, **options)
+    given = {name: value for name, value in options.items() if value is not None}
+    return ExecutorConfig(**given) if no_contract else ExecutorConfig.from_contract(contract, **given)

@@ -6,17 +6,16 @@ replace nothing.
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
-import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from adk_gke_sandbox import telemetry
-from adk_gke_sandbox.cli.exit_codes import EXIT_USAGE
+from adk_gke_sandbox.config import MIB
 from adk_gke_sandbox.errors import SandboxError
 from adk_gke_sandbox.execution import File, Timings
 
@@ -35,40 +34,19 @@ def fail(what: SandboxError | str) -> None:
     ERR.print(f"adk-gke-sandbox: {what}", style="red", markup=False)
 
 
-def bad_usage(error: SandboxError) -> typer.Exit:
-    """Say what is wrong with what was given, and return what ends the command."""
-    fail(error)
-    return typer.Exit(EXIT_USAGE)
-
-
-def warn(text: str) -> None:
-    """Say what the user should know of a result."""
-    ERR.print(text, style="yellow", markup=False)
-
-
-def note(text: str) -> None:
-    """Say what is good to know."""
-    ERR.print(text, style="dim", markup=False)
+def note(text: str, *, style: str = "dim") -> None:
+    """Say what is good to know; yellow is for what the user should know of a result."""
+    ERR.print(text, style=style, markup=False)
 
 
 def phases(title: str, timings: Timings, cpu_seconds: float, peak_memory_bytes: int) -> Table:
     """Return a table of the phases and the usage of an execution."""
-    table = Table(title=title)
-    shown = {**{phase: getattr(timings, phase) for phase in telemetry.PHASES}, "total": timings.total}
-    for phase in shown:
-        table.add_column(phase, justify="right")
-    table.add_column("cpu", justify="right")
-    table.add_column("peak memory", justify="right")
-    table.add_row(
-        *(f"{seconds:.2f} s" for seconds in shown.values()),
-        f"{cpu_seconds:.2f} s",
-        f"{peak_memory_bytes / 1024 / 1024:.0f} MiB",
-    )
+    seconds = {phase: getattr(timings, phase) for phase in (*telemetry.PHASES, "total")} | {"cpu": cpu_seconds}
+    shown = {name: f"{value:.2f} s" for name, value in seconds.items()}
+    shown["peak memory"] = f"{peak_memory_bytes / MIB:.0f} MiB"
+    table = Table(*(Column(name, justify="right") for name in shown), title=title)
+    table.add_row(*shown.values())
     return table
-
-
-class FileRefused(SandboxError):
-    """An output file that was not written; the message says why."""
 
 
 def show(data: bytes, target: BinaryIO, *, raw: bool) -> None:
@@ -105,18 +83,22 @@ def write(folder: Path, file: File, *, force: bool) -> Path:
         force: Replace a file that exists.
 
     Raises:
-        FileRefused: something is in the way.
+        SandboxError: something is in the way.
     """
     target = folder
     *parents, name = PurePosixPath(file.name).parts
+    elsewhere = "Choose another folder"
+    # On Windows a name of Linux can be several parts of a path, or name a drive.
+    if os.name == "nt" and any(mark in file.name for mark in ":\\"):
+        raise SandboxError(f"{file.name!r} is no file name on this system", "Run it on Linux or macOS")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for part in parents:
-            target = _inside(target, part)
+            target /= part
             if target.is_symlink():
-                raise FileRefused(f"{target} is a link: {file.name} is not written", "Choose another folder")
+                raise SandboxError(f"{target} is a link: {file.name} is not written", elsewhere)
             target.mkdir(exist_ok=True)
-        target = _inside(target, name)
+        target /= name
         if force and (target.is_symlink() or target.is_file()):
             # What is replaced is the entry of the folder, whatever a link there points to.
             target.unlink()
@@ -124,27 +106,8 @@ def write(folder: Path, file: File, *, force: bool) -> Path:
         with target.open("xb") as stream:
             stream.write(file.content)
     except FileExistsError as error:
-        raise FileRefused(
-            f"{error.filename} exists: {file.name} is not written", "Choose another folder, or add --force"
-        ) from error
+        message = f"{error.filename} exists: {file.name} is not written"
+        raise SandboxError(message, f"{elsewhere}, or add --force") from error
     except OSError as error:
-        raise FileRefused(f"cannot write {target}: {error.strerror}", "Choose another folder") from error
+        raise SandboxError(f"cannot write {target}: {error.strerror}", elsewhere) from error
     return target
-
-
-def _inside(folder: Path, part: str) -> Path:
-    """Return an entry of a folder. On Windows a name of Linux can be several parts of a path, or name a drive."""
-    target = folder / part
-    if target.parent != folder or target.name != part:
-        raise FileRefused(f"{part!r} is no file name on this system", "Run it on Linux or macOS")
-    return target
-
-
-def same_names(paths: Iterable[Path]) -> tuple[Path, Path] | None:
-    """Return two paths whose last parts are equal; both would be one file in the working directory."""
-    seen: dict[str, Path] = {}
-    for path in paths:
-        if path.name in seen:
-            return seen[path.name], path
-        seen[path.name] = path
-    return None

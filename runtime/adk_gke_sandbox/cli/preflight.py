@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections import Counter
+from dataclasses import asdict
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from adk_gke_sandbox import contract as contracts
 from adk_gke_sandbox import preflight as checks
-from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption, given
-from adk_gke_sandbox.cli.output import ERR, OUT, bad_usage
-from adk_gke_sandbox.errors import SandboxError
-from adk_gke_sandbox.preflight import report
+from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption
+from adk_gke_sandbox.cli.output import ERR, OUT
+from adk_gke_sandbox.preflight.checks import Report, Status
+
+_STYLES: Final = {Status.PASS: "green", Status.FAIL: "bold red", Status.UNKNOWN: "yellow", Status.SKIPPED: "dim"}
 
 
 def preflight(
@@ -26,16 +31,32 @@ def preflight(
 
     Exit code: 0 all is well, 1 something is wrong, 2 bad usage, 3 something could not be looked at.
     """
-    connection = given(kubeconfig_path=kubeconfig, kubeconfig_context=context)
-    try:
-        with ERR.status("") as status:
-            found = checks.run(contracts.load(contract), report=status.update, **connection)
-    except SandboxError as error:
-        raise bad_usage(error) from error
+    connection = {"kubeconfig_path": kubeconfig, "kubeconfig_context": context}
+    with ERR.status("") as status:
+        report = checks.run(contracts.load(contract), report=status.update, **connection)
     if as_json:
-        typer.echo(json.dumps(report.document(found), indent=2))
+        typer.echo(json.dumps({**asdict(report), "exit_code": report.exit_code}, indent=2))
     else:
-        Console(highlight=False).print(report.table(found))
-        for paragraph in (*report.problems(found), report.conclusion(found)):
-            OUT.print(f"\n{paragraph}", markup=False)
-    raise typer.Exit(found.exit_code)
+        _show(report)
+    raise typer.Exit(report.exit_code)
+
+
+def _show(report: Report) -> None:
+    """Print one line for each check, a paragraph for each problem, and the number of checks of each status."""
+    columns = (Column("check", no_wrap=True), Column("status", no_wrap=True), Column("what there is", overflow="fold"))
+    title = Text(f"stack {report.stack} at {report.server}, seen by {report.identity or 'nobody'}")
+    table, paragraphs = Table(*columns, title=title), []
+    for result in report.checks:
+        summary = " ".join(result.summary.split())
+        table.add_row(result.check, Text(result.status.value, style=_STYLES[result.status]), Text(summary))
+        paragraphs += [
+            f"{result.check} {result.status.value}: {problem.object}\n"
+            f"  expected: {problem.expected}\n"
+            f"  found:    {' '.join(problem.found.split())}\n"
+            f"  fix:      {problem.fix}"
+            for problem in result.problems
+        ]
+    counts = Counter(result.status for result in report.checks)
+    Console(highlight=False).print(table)
+    for text in (*paragraphs, ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])):
+        OUT.print(f"\n{text}", markup=False)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from signal import SIGINT, SIGTERM, signal
 from typing import Annotated
 
 import typer
 
 from adk_gke_sandbox.cli.exit_codes import EXIT_SIGNAL, EXIT_USAGE, exit_code
-from adk_gke_sandbox.cli.options import ContractOption, NoContractOption, TextOption, executor_config, given
-from adk_gke_sandbox.cli.output import ERR, FileRefused, bad_usage, fail, note, phases, same_names, show, warn, write
+from adk_gke_sandbox.cli.options import ContractOption, NoContractOption, TextOption, executor_config
+from adk_gke_sandbox.cli.output import ERR, fail, note, phases, show, write
 from adk_gke_sandbox.errors import ConfigError, SandboxError
 from adk_gke_sandbox.execution import File, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
@@ -24,8 +25,7 @@ def run(
     argv: Annotated[list[str] | None, typer.Argument(help="Arguments of the program, after --.")] = None,
     file: Annotated[list[Path] | None, typer.Option(help="Input file; may be repeated.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder for the files that the program writes; without it they are only listed."),
+        Path | None, typer.Option(help="Folder for the files that the program writes; without it they are only listed.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist in --output.")] = False,
     raw: Annotated[
@@ -44,7 +44,9 @@ def run(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show phases, usage and kernel.")] = False,
 ) -> None:
     """Run a Python file in a sandbox, as an agent would."""
-    options = given(
+    config = executor_config(
+        contract,
+        no_contract,
         namespace=namespace,
         image=image,
         timeout_seconds=timeout_seconds,
@@ -54,14 +56,10 @@ def run(
         kubeconfig_path=kubeconfig,
         kubeconfig_context=context,
     )
-    try:
-        config = executor_config(contract, no_contract, options)
-        code = sys.stdin.read() if str(script) == "-" else _read(script).decode("utf-8-sig", "surrogateescape")
-        files = _input_files(file or [])
-        if output is not None and output.exists() and not output.is_dir():
-            raise ConfigError(f"{output} is not a folder", "Name a folder by --output")
-    except SandboxError as error:
-        raise bad_usage(error) from error
+    code = sys.stdin.read() if str(script) == "-" else _read(script).decode("utf-8-sig", "surrogateescape")
+    files = _input_files(file or [])
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is not a folder", "Name a folder by --output")
     with _signals() as received:
         outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=lambda: bool(received))
     _show(outcome, verbose=verbose, raw=raw)
@@ -75,15 +73,12 @@ def run(
 def _signals() -> Iterator[list[int]]:
     """Collect the signals that ask the command to end, while the block lasts."""
     received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal(number, lambda number, _: received.append(number)) for number in (SIGINT, SIGTERM)}
     try:
         yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal(number, handler)
 
 
 def _read(path: Path) -> bytes:
@@ -94,28 +89,27 @@ def _read(path: Path) -> bytes:
 
 
 def _input_files(paths: list[Path]) -> tuple[File, ...]:
-    if same := same_names(paths):
-        raise ConfigError(
-            f"{same[0]} and {same[1]} would be one file in the working directory", "Rename one, or leave it out"
-        )
+    for one, other in pairwise(sorted(paths, key=lambda path: path.name)):
+        if one.name == other.name:
+            message = f"{one} and {other} would be one file in the working directory"
+            raise ConfigError(message, "Rename one, or leave it out")
     return tuple(File(name=path.name, content=_read(path)) for path in paths)
 
 
 def _keep(files: tuple[File, ...], output: Path | None, *, force: bool) -> bool:
     """Write the output files, or list them; return whether nothing was in the way."""
-    if output is None:
-        for file in files:
-            note(f"file {file.name}: {len(file.content)} bytes")
-        if files:
-            note("keep the files with --output DIR")
-        return True
     kept = True
     for file in files:
+        if output is None:
+            note(f"file {file.name}: {len(file.content)} bytes")
+            continue
         try:
             note(f"wrote {write(output, file, force=force)}")
-        except FileRefused as error:
+        except SandboxError as error:
             kept = False
             fail(error)
+    if files and output is None:
+        note("keep the files with --output DIR")
     return kept
 
 
@@ -123,7 +117,7 @@ def _show(outcome: Outcome, *, verbose: bool, raw: bool) -> None:
     for stream, data in ((sys.stdout, outcome.stdout), (sys.stderr, outcome.stderr)):
         show(data, stream.buffer, raw=raw)
     for warning in (*(f"left out {left}" for left in outcome.files_left_out), *outcome.warnings):
-        warn(warning)
+        note(warning, style="yellow")
     if outcome.reason is not Reason.COMPLETED and (verbose or outcome.reason is not Reason.ERROR):
         fail(failure_line(outcome))
     if verbose:

@@ -9,17 +9,10 @@ from typing import Annotated
 import typer
 
 from adk_gke_sandbox.cli.exit_codes import EXIT_USAGE
-from adk_gke_sandbox.cli.options import (
-    ContractOption,
-    JsonOption,
-    NoContractOption,
-    TextOption,
-    executor_config,
-    given,
-)
-from adk_gke_sandbox.cli.output import OUT, bad_usage, fail
+from adk_gke_sandbox.cli.options import ContractOption, JsonOption, NoContractOption, TextOption, executor_config
+from adk_gke_sandbox.cli.output import OUT, fail
 from adk_gke_sandbox.cluster import api
-from adk_gke_sandbox.cluster.sweep import Leftover, find, remove
+from adk_gke_sandbox.cluster.sweep import find, remove
 from adk_gke_sandbox.errors import SandboxError
 
 
@@ -37,20 +30,19 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Show, or delete, what executions have left behind in the sandbox namespace."""
-    options = given(namespace=namespace, kubeconfig_path=kubeconfig, kubeconfig_context=context)
-    try:
-        config = executor_config(contract, no_contract, options)
-        cluster = api.connect(config.kubeconfig_path, config.kubeconfig_context)
-        found = find(cluster, config.namespace, older_than_seconds=older_than)
-    except SandboxError as error:
-        raise bad_usage(error) from error
-    refused: dict[Leftover, SandboxError] = {}
+    config = executor_config(
+        contract, no_contract, namespace=namespace, kubeconfig_path=kubeconfig, kubeconfig_context=context
+    )
+    cluster = api.connect(config.kubeconfig_path, config.kubeconfig_context)
+    found = find(cluster, config.namespace, older_than_seconds=older_than)
+    gone = []
     for leftover in found if delete else ():
         try:
             remove(cluster, leftover)
         except SandboxError as error:
-            refused[leftover] = error
-    gone = [leftover for leftover in found if delete and leftover not in refused]
+            fail(error)
+        else:
+            gone.append(leftover)
     if as_json:
         typer.echo(json.dumps([{**asdict(leftover), "deleted": leftover in gone} for leftover in found], indent=2))
     else:
@@ -61,7 +53,5 @@ def sweep(
             OUT.print(f"nothing is left behind in {config.namespace}", markup=False)
         elif not delete:
             OUT.print("delete them with --delete", markup=False)
-    for failure in refused.values():
-        fail(failure)
-    if refused:
+    if delete and gone != found:
         raise typer.Exit(EXIT_USAGE)

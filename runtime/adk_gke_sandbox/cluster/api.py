@@ -9,36 +9,26 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import urllib3
 
+from adk_gke_sandbox import errors
 from adk_gke_sandbox.cluster import credentials
 from adk_gke_sandbox.cluster.streams import Stream, Watch
-from adk_gke_sandbox.errors import (
-    AlreadyExists,
-    ClusterError,
-    ConfigError,
-    Conflict,
-    Forbidden,
-    Gone,
-    NotFound,
-    Unauthorized,
-    Unreachable,
-    cause,
-)
 
 log: Final = logging.getLogger("adk_gke_sandbox")
 
 T = TypeVar("T")
+Answer = urllib3.BaseHTTPResponse
+Body = Mapping[str, Any] | None
+Query = Mapping[str, str] | None
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
@@ -48,25 +38,20 @@ VERSION: Final = "/version/"
 _METHODS: Final[Mapping[str, str]] = {"create": "POST", "delete": "DELETE", "patch": "PATCH"}
 """HTTP methods of the verbs that are not ``GET``."""
 
-_BY_STATUS: Final[Mapping[int, type[ClusterError]]] = {
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    410: Gone,
+_JSON: Final = "application/json"
+_BY_STATUS: Final[Mapping[int, type[errors.ClusterError]]] = {
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    410: errors.Gone,
 }
 
 
 class Cluster:
     """A connection to one API server, with credentials and TLS state of its own. Thread-safe."""
 
-    def __init__(
-        self,
-        api_client: credentials.ApiClient,
-        renew: Callable[[], None] = lambda: None,
-        *,
-        read_seconds: float = READ_SECONDS,
-    ) -> None:
+    def __init__(self, api_client: credentials.ApiClient, renew: Callable[[], None], read_seconds: float) -> None:
         """Wrap a client.
 
         Args:
@@ -86,13 +71,7 @@ class Cluster:
         return str(self._client.configuration.host)
 
     def request(
-        self,
-        verb: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        accept: str = "application/json",
+        self, verb: str, path: str, *, body: Body = None, query: Query = None, accept: str = _JSON
     ) -> dict[str, Any]:
         """Make one call and return the answer's document.
 
@@ -106,23 +85,16 @@ class Cluster:
         Raises:
             ClusterError: the server refused the call, or gave no whole answer.
         """
-        return self._call(verb, path, _document, body, query, accept)
+        return self._call(_document, verb, path, body, query, accept)
 
     def delete(self, path: str) -> None:
         """Delete an object with all that it owns; one that is gone already is no error."""
         # Without a policy the API server orphans the pod of a Job
         # (https://kubernetes.io/docs/concepts/workloads/controllers/job/#job-termination-and-cleanup).
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(errors.NotFound):
             self.request("delete", path, query={"propagationPolicy": "Background"})
 
-    def stream(
-        self,
-        verb: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        wake: Callable[[], None] = lambda: None,
-    ) -> Stream:
+    def stream(self, verb: str, path: str, *, query: Query = None, wake: Callable[[], None] = lambda: None) -> Stream:
         """Open an answer that arrives piece by piece, byte for byte: ``get`` of a log, or ``watch``.
 
         Args:
@@ -134,7 +106,7 @@ class Cluster:
         Raises:
             ClusterError: the server refused the call, or did not begin to answer.
         """
-        return self._call(verb, path, lambda response: Stream(response, wake), query=query, accept="*/*")
+        return self._call(lambda answer: Stream(answer, wake), verb, path, None, query, "*/*")
 
     def watch(self, path: str, *, query: Mapping[str, str], wake: Callable[[], None] = lambda: None) -> Watch:
         """Watch the objects of a list that ``query`` selects.
@@ -151,13 +123,8 @@ class Cluster:
 
     def now(self) -> datetime:
         """Return the time on the API server's clock, which stamps all objects; this machine's may be wrong."""
-
-        def date(answer: urllib3.BaseHTTPResponse) -> str:
-            _read(answer)
-            return answer.headers.get("Date", "")
-
         try:
-            return parsedate_to_datetime(self._call("get", VERSION, date)).astimezone(UTC)
+            return parsedate_to_datetime(self._call(_date, "get", VERSION)).astimezone(UTC)
         except ValueError:
             return datetime.now(UTC)
 
@@ -165,29 +132,20 @@ class Cluster:
         """Close idle connections."""
         self._client.rest_client.pool_manager.clear()
 
-    def _call(
-        self,
-        verb: str,
-        path: str,
-        use: Callable[[urllib3.BaseHTTPResponse], T],
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        accept: str = "application/json",
-    ) -> T:
+    def _call(self, use: Callable[[Answer], T], verb: str, path: str, *given: Any) -> T:
         """Return what is made of the answer to a call; refused credentials are renewed once.
 
         Kubeconfig plugins and mounted tokens live shorter than executors.
         """
-        once = partial(self._call_once, verb, path, use, body, query, accept)
         renewals = self._renewals
         try:
-            return once()
-        except (Unauthorized, Forbidden) as error:
+            return self._call_once(use, verb, path, *given)
+        except (errors.Unauthorized, errors.Forbidden) as error:
             # A plugin that failed gave no token at all.
-            if isinstance(error, Forbidden) and "system:anonymous" not in error.message:
+            if isinstance(error, errors.Forbidden) and "system:anonymous" not in error.message:
                 raise
             self._renew_once(renewals)
-            return once()
+            return self._call_once(use, verb, path, *given)
 
     def _renew_once(self, renewals: int) -> None:
         """Read the credentials again, unless another thread has done so since this many renewals."""
@@ -196,28 +154,28 @@ class Cluster:
                 return
             try:
                 self._renew()
-            except ConfigError as error:
+            except errors.ConfigError as error:
                 log.warning("the credentials could not be read again: %s", error)
             self._renewals += 1
 
     def _call_once(
         self,
+        use: Callable[[Answer], T],
         verb: str,
         path: str,
-        use: Callable[[urllib3.BaseHTTPResponse], T],
-        body: Mapping[str, Any] | None,
-        query: Mapping[str, str] | None,
-        accept: str,
+        body: Body = None,
+        query: Query = None,
+        accept: str = _JSON,
     ) -> T:
         target = _target(path, body)
         settings = self._client.configuration
-        content = "application/merge-patch+json" if verb == "patch" else "application/json"
+        content = "application/merge-patch+json" if verb == "patch" else _JSON
         headers = {"Accept": accept, "Content-Type": content, "User-Agent": self._client.user_agent}
         if token := settings.auth_settings().get("BearerToken"):
             headers["Authorization"] = token["value"]
         try:
             # Below the client's own calls: they differ between its releases, and some repeat what is told to wait.
-            answer: urllib3.BaseHTTPResponse = self._client.rest_client.pool_manager.request(
+            answer: Answer = self._client.rest_client.pool_manager.request(
                 _METHODS.get(verb, "GET"),
                 f"{settings.host}{path}" + (f"?{urlencode(query)}" if query else ""),
                 body=None if body is None else json.dumps(body),
@@ -226,20 +184,18 @@ class Cluster:
                 preload_content=False,
                 redirect=False,  # neither code nor token goes where another server points
             )
-            if not 200 <= answer.status <= 299:
-                raise _refused(verb, target, answer)
-            return use(answer)
+            if 200 <= answer.status <= 299:
+                return use(answer)
+            raise _refused(verb, target, answer)
         except urllib3.exceptions.SSLError as error:
             # Another try would meet the same certificate.
-            raise ClusterError(f"{verb} {target}: {cause(error)}", verb=verb, target=target, status=None) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(
-                f"the API server {self.host} does not answer ({verb} {target}): {cause(error)}",
-                "Check that the cluster runs and that the kubeconfig names it",
-                verb=verb,
-                target=target,
-                status=None,
-            ) from error
+            message = f"{verb} {target}: {errors.cause(error)}"
+            raise errors.ClusterError(message, verb=verb, target=target, status=None) from error
+        # Text that is no JSON is an answer that is not whole.
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            message = f"the API server {self.host} does not answer ({verb} {target}): {errors.cause(error)}"
+            remedy = "Check that the cluster runs and that the kubeconfig names it"
+            raise errors.Unreachable(message, remedy, verb=verb, target=target, status=None) from error
 
 
 def resource(group_version: str, plural: str, namespace: str = "", name: str = "", sub: str = "") -> str:
@@ -280,47 +236,35 @@ def connect(
     Raises:
         ConfigError: no kubeconfig there, or no such context in it.
     """
-    client, renew = credentials.resolve(kubeconfig_path, context)
-    return Cluster(client, renew, read_seconds=read_seconds)
+    return Cluster(*credentials.resolve(kubeconfig_path, context), read_seconds)
 
 
-def _read(answer: urllib3.BaseHTTPResponse) -> bytes:
-    """Return the whole answer; a connection goes back to the pool only once it is read."""
-    return answer.data
+def _date(answer: Answer) -> str:
+    """Return when an answer was given; a connection goes back to the pool only once all of it is read."""
+    answer.drain_conn()
+    return answer.headers.get("Date", "")
 
 
-def _document(answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-    data = _read(answer)
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise urllib3.exceptions.ProtocolError("the answer is not whole") from error
+def _document(answer: Answer) -> dict[str, Any]:
+    found = json.loads(answer.data)
     return found if isinstance(found, dict) else {}
 
 
-def _refused(verb: str, target: str, answer: urllib3.BaseHTTPResponse) -> ClusterError:
+def _refused(verb: str, target: str, answer: Answer) -> errors.ClusterError:
     """Return the error for an answer that is no success, with the API server's own sentence.
 
     The sentence names the quota, the policy or the verb.
     """
-    try:
-        found = json.loads(_read(answer).decode("utf-8", "replace"))
-    except ValueError:
-        found = None
-    status = found if isinstance(found, dict) else {}
-    kind = _BY_STATUS.get(answer.status, ClusterError)
-    return (AlreadyExists if status.get("reason") == "AlreadyExists" else kind)(
+    status: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        status = _document(answer)
+    kind = _BY_STATUS.get(answer.status, errors.ClusterError)
+    wait = answer.headers.get("Retry-After") or ""
+    return (errors.AlreadyExists if status.get("reason") == "AlreadyExists" else kind)(
         f"{verb} {target}: {status.get('message') or f'HTTP {answer.status} {answer.reason}'}",
         verb=verb,
         target=target,
         status=answer.status,
-        retry_after_seconds=_retry_after(answer.headers.get("Retry-After") or ""),
+        # HTTP knows dates here, too; no API server sends one.
+        retry_after_seconds=float(wait) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", wait) else None,
     )
-
-
-def _retry_after(value: str) -> float | None:
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < math.inf else None

@@ -16,25 +16,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from kubernetes import client
-from kubernetes.config import kube_config, load_incluster_config
+from kubernetes.config import incluster_config, kube_config, load_incluster_config
 from kubernetes.config.config_exception import ConfigException
 
+from adk_gke_sandbox.config import in_pod
 from adk_gke_sandbox.errors import ConfigError, cause
 
 ApiClient = client.ApiClient
 
 _POOL_SIZE: Final = 64
-_KEEP_ALIVE: Final = tuple(
-    (level, getattr(socket, option), value)
-    for level, option, value in (
-        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),
-        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-    )
-    if hasattr(socket, option)
-)
+_KEEP_ALIVE: Final = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
+        if hasattr(socket, name)
+    ),
+]
 """A stream whose other end has vanished without a word ends after 30 s instead of never."""
 
 # Untyped in the client.
@@ -57,7 +56,7 @@ def resolve(kubeconfig_path: str | None, context: str | None) -> tuple[ApiClient
             cannot be read, and then leaves the old ones.
     """
     settings = client.Configuration()
-    if kubeconfig_path is None and context is None and _in_pod():
+    if kubeconfig_path is None and context is None and in_pod(token=Path(incluster_config.SERVICE_TOKEN_FILENAME)):
         source = "the token of this pod"
         read_again: Callable[[client.Configuration], None] = _incluster
         with _naming(source):
@@ -75,7 +74,7 @@ def resolve(kubeconfig_path: str | None, context: str | None) -> tuple[ApiClient
     # The retries of urllib3 would repeat calls that are not safe to repeat, and wait without looking at the clock.
     settings.retries = False
     settings.connection_pool_maxsize = _POOL_SIZE
-    settings.socket_options = list(_KEEP_ALIVE)
+    settings.socket_options = _KEEP_ALIVE
 
     def renew() -> None:
         fresh = client.Configuration()
@@ -125,17 +124,6 @@ def _read_kubeconfig(
 def _loader(found: Any, context: str | None) -> Any:
     # Without a base path, each file's paths are relative to that file.
     return _kube.KubeConfigLoader(found, active_context=context, config_base_path=None)
-
-
-def _in_pod() -> bool:
-    """Return whether this is a pod with a ServiceAccount's token."""
-    try:
-        _incluster(client.Configuration())
-    except ConfigException:
-        return False
-    except OSError:
-        return True  # and that it cannot be read is the error to show
-    return True
 
 
 @contextmanager

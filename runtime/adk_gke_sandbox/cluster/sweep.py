@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from adk_gke_sandbox.cluster.api import Cluster, resource
@@ -67,37 +67,28 @@ def leftovers(
         older_than_seconds: Counts every Job of this age as left behind, running or not; ``None`` counts only Jobs
             that are past their own deadline and TTL.
     """
-    found: list[Leftover] = []
     living = {_execution(job) for job in objects.get("jobs", [])}
+
+    def cause(kind: str, item: dict[str, Any], age: float) -> str:
+        if kind != "jobs":
+            return "its Job is gone" if _execution(item) not in living and age > ORPHAN_SECONDS else ""
+        if older_than_seconds is not None and age > older_than_seconds:
+            return f"older than {older_than_seconds:g} s"
+        spec = item["spec"]
+        deadline = spec.get("activeDeadlineSeconds") or 0
+        late = age - deadline - (spec.get("ttlSecondsAfterFinished") or 0)
+        suspended = ", suspended" if spec.get("suspend") else ""
+        return f"{late:.0f} s past its deadline and TTL{suspended}" if deadline and late > GRACE_SECONDS else ""
+
+    found = []
     for kind in KINDS:
         for item in objects.get(kind, []):
-            if item["metadata"].get("deletionTimestamp"):
-                continue  # another deletion would add nothing
-            age = _age(item, now)
-            cause = ""
-            if kind == "jobs":
-                spec = item.get("spec") or {}
-                deadline = _number(spec.get("activeDeadlineSeconds"))
-                due = deadline + _number(spec.get("ttlSecondsAfterFinished"))
-                if older_than_seconds is not None and age > older_than_seconds:
-                    cause = f"older than {older_than_seconds:g} s"
-                elif deadline and age > due + GRACE_SECONDS:
-                    cause = f"{age - due:.0f} s past its deadline and TTL" + (
-                        ", suspended" if spec.get("suspend") else ""
-                    )
-            elif _execution(item) not in living and age > ORPHAN_SECONDS:
-                cause = "its Job is gone"
-            if cause:
-                found.append(
-                    Leftover(
-                        kind=kind,
-                        namespace=item["metadata"].get("namespace", ""),
-                        name=item["metadata"]["name"],
-                        execution=_execution(item),
-                        age_seconds=age,
-                        cause=cause,
-                    )
-                )
+            metadata = item["metadata"]
+            age = (now - datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds()
+            # Another deletion of what is being deleted would add nothing.
+            if "deletionTimestamp" not in metadata and (why := cause(kind, item, age)):
+                names = {"namespace": metadata["namespace"], "name": metadata["name"], "execution": _execution(item)}
+                found.append(Leftover(kind=kind, **names, age_seconds=age, cause=why))
     return found
 
 
@@ -160,15 +151,3 @@ def _pages(cluster: Cluster, kind: str, namespace: str) -> Iterator[dict[str, An
 
 def _execution(item: Mapping[str, Any]) -> str:
     return str((item["metadata"].get("labels") or {}).get(EXECUTION_LABEL, ""))
-
-
-def _age(item: Mapping[str, Any], now: datetime) -> float:
-    created = str(item["metadata"].get("creationTimestamp", ""))
-    try:
-        return (now - datetime.fromisoformat(created.replace("Z", "+00:00")).astimezone(UTC)).total_seconds()
-    except ValueError:
-        return 0.0
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -18,9 +18,7 @@ from adk_gke_sandbox.cluster import api
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.preflight import access, dry_run, probe, reached
-from adk_gke_sandbox.preflight.checks import Status, make_checks
-from adk_gke_sandbox.preflight.reached import CheckedCluster, Document
-from adk_gke_sandbox.preflight.report import Report
+from adk_gke_sandbox.preflight.checks import Report, Status, make_checks
 from adk_gke_sandbox.sandbox import Sandbox
 
 __all__ = ["run"]
@@ -45,30 +43,11 @@ def run(contract: Contract, *, report: Callable[[str], None] = lambda _: None, *
     """
     overrides["timeout_seconds"] = min(probe.TIMEOUT_SECONDS, contract.ceilings.timeout_seconds)
     config = ExecutorConfig.from_contract(contract, **overrides)
-    with closing(api.connect(config.kubeconfig_path, config.kubeconfig_context)) as connection:
-
-        def read(group_version: str, plural: str, **which: str) -> Document:
-            verb = "get" if which.get("name") else "list"
-            return connection.request(verb, api.resource(group_version, plural, **which))
-
-        def create(
-            group_version: str, plural: str, manifest: Document, *, namespace: str = "", dry_run: bool = False
-        ) -> Document:
-            query = {"dryRun": "All"} if dry_run else {}
-            return connection.request(
-                "create", api.resource(group_version, plural, namespace), body=manifest, query=query
-            )
-
-        with closing(Sandbox(config)) as sandbox:
-            cluster = CheckedCluster(
-                contract=contract,
-                config=config,
-                server=connection.host,
-                read=read,
-                create=create,
-                run=lambda code, argv: sandbox.run(code, argv=argv),
-            )
-            results = make_checks(CLUSTER_CHECKS, cluster, (), report)
-            results = make_checks(SANDBOX_CHECKS, probe.ProbedSandbox(cluster=cluster), results, report)
+    with (
+        closing(api.connect(config.kubeconfig_path, config.kubeconfig_context)) as connection,
+        closing(Sandbox(config)) as sandbox,
+    ):
+        cluster = probe.ProbedCluster(contract=contract, config=config, api=connection, sandbox=sandbox)
+        results = make_checks((*CLUSTER_CHECKS, *SANDBOX_CHECKS), cluster, report)
         identity = cluster.identity if results[0].status is Status.PASS else ""
-    return Report(stack=contract.stack, server=cluster.server, identity=identity, results=tuple(results))
+    return Report(stack=contract.stack, server=connection.host, identity=identity, checks=tuple(results))

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from adk_gke_sandbox.contract import EXECUTOR_ROLE, EXECUTOR_RULES, Contract
-from adk_gke_sandbox.preflight.checks import Findings, Problem, check, delete_object, stack_up
+from adk_gke_sandbox.preflight.checks import Findings, Problem, at_once, check, delete_object, stack_up
 from adk_gke_sandbox.preflight.reached import CheckedCluster, Document
 
-_AT_ONCE: Final = 8
+_GROUP_VERSION: Final = "authorization.k8s.io/v1"
 _PERMISSION: Final = "create subjectaccessreviews.authorization.k8s.io"
 _ALL_VERBS: Final = "get list watch create update patch delete deletecollection"
 
@@ -85,18 +84,18 @@ REFUSED: Final = tuple(
 @check("namespaces", permission=_PERMISSION)
 def executor_allowed(cluster: CheckedCluster) -> Findings:
     """The agents' identity may make every call of the executor."""
-    contract, who = cluster.contract, agent(cluster.contract)
+    contract, who = cluster.contract, _agent(cluster.contract)
     missing = NEEDED - _allowed(cluster, who, NEEDED).keys()
     role = delete_object("role", EXECUTOR_ROLE, contract.namespace)
     fix = f"Run {stack_up(contract)}; if the Role was changed by hand, {role}, then {stack_up(contract)}"
-    problem = Problem(f"ServiceAccount {who}", f"may {_listed(NEEDED)}", f"may not {_listed(missing)}", fix)
-    return f"{len(NEEDED)} calls are allowed", [problem] if missing else []
+    said = f"may not {_listed(missing)}" if missing else ""
+    return f"{len(NEEDED)} calls are allowed", [Problem(f"ServiceAccount {who}", f"may {_listed(NEEDED)}", said, fix)]
 
 
 @check("namespaces", permission=_PERMISSION)
 def executor_refused(cluster: CheckedCluster) -> Findings:
     """It may do nothing else with Jobs, pods and ConfigMaps, nor with secrets, identities, roles and policies."""
-    return _refused(cluster, [agent(cluster.contract)], REFUSED)
+    return _refused(cluster, [_agent(cluster.contract)], REFUSED)
 
 
 @check("namespaces", permission=_PERMISSION)
@@ -110,7 +109,7 @@ def sandbox_refused(cluster: CheckedCluster) -> Findings:
 CHECKS: Final = (executor_allowed, executor_refused, sandbox_refused)
 
 
-def agent(contract: Contract) -> str:
+def _agent(contract: Contract) -> str:
     """Return namespace and name of the ServiceAccount that runs the executor."""
     return f"{contract.agents_namespace}/{contract.agent_service_account}"
 
@@ -128,15 +127,13 @@ def _refused(cluster: CheckedCluster, accounts: list[str], asked: tuple[Access, 
 
 def _allowed(cluster: CheckedCluster, who: str, asked: Iterable[Access]) -> dict[Access, str]:
     """Return what of this a ServiceAccount may do, each with the API server's reason."""
-    asked = tuple(asked)
 
     def ask(access: Access) -> Document:
         manifest = review(cluster.contract, who, access, caller=cluster.identity)
-        status: Document = cluster.create("authorization.k8s.io/v1", f"{manifest['kind'].lower()}s", manifest)["status"]
+        status: Document = cluster.create(f"{manifest['kind'].lower()}s", manifest)["status"]
         return status
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = dict(zip(asked, pool.map(ask, asked), strict=True))
+    answers = at_once(ask, asked)
     return {access: str(status.get("reason", "")) for access, status in answers.items() if status.get("allowed")}
 
 
@@ -147,20 +144,12 @@ def review(contract: Contract, who: str, access: Access, *, caller: str) -> Docu
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
     qualified, _, sub = access.resource.partition("/")
     resource, _, group = qualified.partition(".")
-    return {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview" if caller == user else "SubjectAccessReview",
-        "spec": {
-            **({} if caller == user else {"user": user, "groups": groups}),
-            "resourceAttributes": {
-                "namespace": "" if access.everywhere else contract.namespace,
-                "verb": access.verb,
-                "group": group,
-                "resource": resource,
-                "subresource": sub,
-            },
-        },
-    }
+    where = {"namespace": "" if access.everywhere else contract.namespace, "group": group, "resource": resource}
+    attributes = {"resourceAttributes": {**where, "subresource": sub, "verb": access.verb}}
+    if caller == user:
+        return {"apiVersion": _GROUP_VERSION, "kind": "SelfSubjectAccessReview", "spec": attributes}
+    spec = {"user": user, "groups": groups, **attributes}
+    return {"apiVersion": _GROUP_VERSION, "kind": "SubjectAccessReview", "spec": spec}
 
 
 def _how_to_withdraw(contract: Contract, reason: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files as package_files
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from adk_gke_sandbox.contract import SANDBOX_UID
@@ -21,6 +21,7 @@ from adk_gke_sandbox.errors import ClusterError
 from adk_gke_sandbox.execution import Outcome, Reason
 from adk_gke_sandbox.preflight.checks import Findings, Problem, check, stack_up
 from adk_gke_sandbox.preflight.reached import CheckedCluster, Document
+from adk_gke_sandbox.sandbox import Sandbox
 
 TIMEOUT_SECONDS: Final = 60
 """Wall-clock time of the program: some seconds of attempts at once, on a slow node."""
@@ -37,6 +38,7 @@ _METADATA_SERVER: Final = "169.254.169.254"
 _NODE_LOCAL_DNS: Final = "169.254.20.10"
 """https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache."""
 
+_KEYS: Final = {"uid", "credentials", "name_servers", "opened"}
 _PERMISSION: Final = "run programs, as the executor's Role allows"
 
 
@@ -53,19 +55,19 @@ class Target(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class ProbedSandbox:
-    """A sandbox of a cluster, in which the program runs once, when its outcome is first asked for."""
+class ProbedCluster(CheckedCluster):
+    """A cluster in a sandbox of which the program runs once, when its outcome is first asked for."""
 
-    cluster: CheckedCluster
+    sandbox: Sandbox
 
     @cached_property
     def targets(self) -> tuple[Target, ...]:
         """What the program tries: what a sandbox must not reach, as far as addresses are known."""
-        contract, url = self.cluster.contract, urlsplit(self.cluster.server)
+        contract, url = self.contract, urlsplit(self.api.host)
         port = url.port or 443
         found = [Target("API server", address, port) for address in _addresses(url.hostname or "", port)]
         found += self._service("default", "kubernetes", 443)
-        nodes = self._known("nodes").get("items") or []
+        nodes = self.find("nodes", unless=ClusterError).get("items") or []
         on_google_cloud = any(str(node["spec"].get("providerID")).startswith("gce://") for node in nodes)
         for node in nodes[:_KUBELETS]:
             addresses = {entry["type"]: entry["address"] for entry in node["status"].get("addresses") or []}
@@ -83,26 +85,21 @@ class ProbedSandbox:
         # An address may have two names; the first one is kept.
         return tuple({target[1:]: target for target in reversed(found)}.values())[::-1]
 
+    def _service(self, namespace: str, name: str, port: int) -> list[Target]:
+        # What may not be read tells no address: then there is less to try.
+        found = self.find("services", name, namespace=namespace, unless=ClusterError)
+        address = found.get("spec", {}).get("clusterIP", "None")
+        return [] if address == "None" else [Target(f"Service {namespace}/{name}", address, port)]
+
     @cached_property
     def outcome(self) -> Outcome:
         """What came of the program."""
-        return self.cluster.run(program(), arguments(self.targets))
+        return self.sandbox.run(program(), argv=arguments(self.targets))
 
     @property
     def report(self) -> Document:
         """What the program saw."""
         return parse_report(self.outcome.stdout)
-
-    def _service(self, namespace: str, name: str, port: int) -> list[Target]:
-        address = (self._known("services", namespace=namespace, name=name).get("spec") or {}).get("clusterIP")
-        return [Target(f"Service {namespace}/{name}", address, port)] if address and address != "None" else []
-
-    def _known(self, resource: str, **which: str) -> Document:
-        """Return what tells an address, empty where it may not be read: then there is less to try."""
-        try:
-            return self.cluster.read("v1", resource, **which)
-        except ClusterError:
-            return {}
 
 
 def program() -> str:
@@ -115,18 +112,13 @@ def arguments(tried: Iterable[Target]) -> tuple[str, ...]:
     return (json.dumps([target._asdict() for target in tried]), str(_ATTEMPT_SECONDS))
 
 
-def parse_report(stdout: bytes) -> dict[str, Any]:
-    """Return what the program printed; its keys are explained there.
-
-    Raises:
-        ValueError: it is no report.
-    """
-    found = json.loads(stdout)
-    if not isinstance(found, dict) or found.keys() != {
-        *("gvisor", "kernel", "uid", "credentials", "name_servers", "opened")
-    }:
-        raise ValueError("not a report of the probe")
-    return found
+def parse_report(stdout: bytes) -> Document:
+    """Return what the program printed, empty where that is no report; its keys are explained there."""
+    try:
+        found = json.loads(stdout)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and found.keys() == _KEYS else {}
 
 
 def _addresses(host: str, port: int) -> list[str]:
@@ -139,39 +131,33 @@ def _addresses(host: str, port: int) -> list[str]:
 
 
 @check("job-admitted", permission=_PERMISSION)
-def probe(probed: ProbedSandbox) -> Findings:
+def probe(cluster: ProbedCluster) -> Findings:
     """A program runs in a sandbox to its end, on the path that agents take."""
-    outcome, said = probed.outcome, ""
+    outcome, said = cluster.outcome, ""
     fix = "Do what the message says, then run preflight again; `adk-gke-sandbox run` takes the same path"
     if outcome.reason is not Reason.COMPLETED:
         said = f"{outcome.reason.value}: {outcome.message or outcome.stderr.decode('utf-8', 'replace')[-500:]}"
-    else:
-        try:
-            parse_report(outcome.stdout)
-        except ValueError:
-            said = f"no report but {outcome.stdout[:200]!r}"
-            fix = "Use another image: this one's Python cannot run the probe"
-    subject = f"execution {outcome.name} with {probed.cluster.contract.image}"
-    problems = [Problem(subject, "runs to its end", said, fix)] if said else []
-    return f"ran in {outcome.timings.total:.1f} s ({outcome.launch})", problems
+    elif not cluster.report:
+        said = f"no report but {outcome.stdout[:200]!r}"
+        fix = "Use another image: this one's Python cannot run the probe"
+    subject = f"execution {outcome.name} with {cluster.contract.image}"
+    ran = f"ran in {outcome.timings.total:.1f} s ({outcome.launch})"
+    return ran, [Problem(subject, "runs to its end", said, fix)]
 
 
 @check("probe", permission=_PERMISSION)
-def probe_gvisor(probed: ProbedSandbox) -> Findings:
+def probe_gvisor(cluster: ProbedCluster) -> Findings:
     """The kernel that it runs on is gVisor's, by the kernel's own log."""
-    subject, kernel = f"RuntimeClass {probed.cluster.contract.runtime_class}", str(probed.report["kernel"])
-    fix = (
-        "Programs run on the kernel of the node. Stop agents now. On GKE the node pool needs GKE Sandbox "
-        "(sandbox_config.type GVISOR); elsewhere the RuntimeClass' handler must be runsc"
-    )
-    problem = Problem(subject, "a kernel log that begins with gVisor's banner", kernel, fix)
-    return kernel, [] if probed.report["gvisor"] is True else [problem]
+    subject, kernel = f"RuntimeClass {cluster.contract.runtime_class}", cluster.outcome.kernel
+    said = "" if kernel.startswith("gVisor ") else kernel or "no kernel was reported"
+    fix = "Programs may run on the kernel of the node. Stop agents now. The RuntimeClass' handler must be runsc"
+    return kernel, [Problem(subject, "the kernel is gVisor's", said, fix)]
 
 
 @check("probe", permission=_PERMISSION)
-def probe_network(probed: ProbedSandbox) -> Findings:
+def probe_network(cluster: ProbedCluster) -> Findings:
     """No address of the cluster answers it: API server, kubelets, name servers, on GKE the metadata server."""
-    contract, found, tried = probed.cluster.contract, probed.report, probed.targets
+    contract, found, tried = cluster.contract, cluster.report, cluster.targets
     fix = (
         "Programs reach the network. Stop agents now. Delete what the stack has not made of `kubectl get "
         f"networkpolicies -n {contract.namespace}`: policies add up. Check that the cluster enforces them (on GKE: "
@@ -189,18 +175,15 @@ def probe_network(probed: ProbedSandbox) -> Findings:
 
 
 @check("probe", permission=_PERMISSION)
-def probe_identity(probed: ProbedSandbox) -> Findings:
+def probe_identity(cluster: ProbedCluster) -> Findings:
     """It is not root, and has no token."""
-    found = probed.report
-    wrong = {f"uid {SANDBOX_UID}": f"uid {found['uid']}"} if found["uid"] != SANDBOX_UID else {}
-    if found["credentials"]:
-        wrong["no token and no address of the Kubernetes API"] = ", ".join(found["credentials"])
-    fix = (
-        "Something changes pods on their way in: look at `kubectl get mutatingwebhookconfigurations`, then run "
-        f"{stack_up(probed.cluster.contract)}"
-    )
-    subject = f"execution {probed.outcome.name}"
-    return f"uid {found['uid']}, no token", [Problem(subject, *each, fix) for each in wrong.items()]
+    found, subject = cluster.report, f"execution {cluster.outcome.name}"
+    uid = "" if found["uid"] == SANDBOX_UID else f"uid {found['uid']}"
+    cause = "Something changes pods on their way in: look at `kubectl get mutatingwebhookconfigurations`"
+    fix = f"{cause}, then run {stack_up(cluster.contract)}"
+    no_credentials, credentials = "no token and no address of the Kubernetes API", ", ".join(found["credentials"])
+    wrong = [Problem(subject, f"uid {SANDBOX_UID}", uid, fix), Problem(subject, no_credentials, credentials, fix)]
+    return f"uid {found['uid']}, no token", wrong
 
 
 CHECKS: Final = (probe, probe_gvisor, probe_network, probe_identity)

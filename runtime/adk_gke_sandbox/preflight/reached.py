@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from adk_gke_sandbox.cluster.api import Cluster, resource
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CONTRACT_CONFIG_MAP, CONTRACT_KEY, Contract, parse
 from adk_gke_sandbox.errors import ClusterError, ContractError, Forbidden, NotFound, Unauthorized
-from adk_gke_sandbox.execution import Outcome
 from adk_gke_sandbox.preflight.checks import Findings, Problem, check, delete_object, stack_up
 
 Document = dict[str, Any]
@@ -23,41 +22,42 @@ class CheckedCluster:
     Attributes:
         contract: What the cluster should be.
         config: The executor's settings under this contract.
-        server: URL of the API server.
-        read: ``read(group_version, resource, namespace=, name=)`` returns an object, without a name the list of all.
-        create: ``create(group_version, resource, manifest, namespace=, dry_run=)`` returns the API server's answer.
-        run: ``run(code, argv)`` runs a program in a sandbox, as an agent would.
+        api: The connection to it.
     """
 
     contract: Contract
     config: ExecutorConfig
-    server: str
-    read: Callable[..., Document]
-    create: Callable[..., Document]
-    run: Callable[[str, tuple[str, ...]], Outcome]
+    api: Cluster
 
     @cached_property
     def identity(self) -> str:
         """User name of the caller; empty where it may not ask."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         try:
-            answer = self.create("authentication.k8s.io/v1", "selfsubjectreviews", body)
+            return str(self.create("selfsubjectreviews", body)["status"]["userInfo"].get("username", ""))
         except Forbidden:
             return ""
-        return str(answer["status"]["userInfo"].get("username", ""))
 
-    def find(self, resource: str, name: str, *, namespace: str = "") -> Document | None:
-        """Return an object of the core group, or nothing where there is none."""
+    def find(
+        self, plural: str, name: str = "", *, namespace: str = "", unless: type[ClusterError] = NotFound
+    ) -> Document:
+        """Return an object of the core group, without a name the list of all; empty in place of such an error."""
         try:
-            return self.read("v1", resource, namespace=namespace, name=name)
-        except NotFound:
-            return None
+            return self.api.request("get" if name else "list", resource("v1", plural, namespace, name))
+        except unless:
+            return {}
+
+    def create(self, plural: str, manifest: Document, *, namespace: str = "", **query: str) -> Document:
+        """Return the API server's answer to an object."""
+        return self.api.request(
+            "create", resource(manifest["apiVersion"], plural, namespace), body=manifest, query=query
+        )
 
 
 @check(permission="nothing")
 def api_server(cluster: CheckedCluster) -> Findings:
     """The API server answers and accepts the credentials."""
-    subject, fix = f"API server {cluster.server}", "Log in again; for GKE: `gcloud auth login`"
+    subject, fix = f"API server {cluster.api.host}", "Log in again; for GKE: `gcloud auth login`"
     try:
         said = "no credentials reached it" if cluster.identity == "system:anonymous" else ""
     except Unauthorized as error:
@@ -65,8 +65,7 @@ def api_server(cluster: CheckedCluster) -> Findings:
     except ClusterError as error:
         fix = "Check that the cluster runs, and name its kubeconfig and context by --kubeconfig and --context"
         said = error.message
-    problems = [Problem(subject, "answers and accepts the credentials", said, fix)] if said else []
-    return f"{cluster.server} answers", problems
+    return f"{cluster.api.host} answers", [Problem(subject, "answers and accepts the credentials", said, fix)]
 
 
 @check("api-server", permission="get namespaces")
@@ -75,7 +74,7 @@ def namespaces(cluster: CheckedCluster) -> Findings:
     contract, problems = cluster.contract, []
     for name in (contract.namespace, contract.agents_namespace):
         found = cluster.find("namespaces", name)
-        if found is None:
+        if not found:
             fix = f"Run {stack_up(contract)}; if the contract is of another cluster, name that by --context"
             problems.append(Problem(f"Namespace {name}", "exists", "no such namespace", fix))
         elif found["metadata"].get("deletionTimestamp"):
@@ -90,17 +89,16 @@ def contract(cluster: CheckedCluster) -> Findings:
     checked, namespace = cluster.contract, cluster.contract.agents_namespace
     subject, expected = f"ConfigMap {namespace}/{CONTRACT_CONFIG_MAP}", "the contract that is checked"
     anew = f"{delete_object('configmap', CONTRACT_CONFIG_MAP, namespace)}, then {stack_up(checked)}"
-    found = cluster.find("configmaps", CONTRACT_CONFIG_MAP, namespace=namespace) or {}
+    found = cluster.find("configmaps", CONTRACT_CONFIG_MAP, namespace=namespace)
     try:
-        mounted = parse((found.get("data") or {}).get(CONTRACT_KEY, ""), source=subject)
+        mounted = parse(found.get("data", {}).get(CONTRACT_KEY, ""), source=subject)
     except ContractError as error:
         return "", [Problem(subject, expected, error.message, anew)]
     here, there = (item.model_dump(mode="json", exclude={"cluster"}) for item in (checked, mounted))
     different = [f"{key} is {there[key]!r}, checked is {here[key]!r}" for key in here if here[key] != there[key]]
     pull = f"Pull the stack's contract with `adk-gke-sandbox contract pull {checked.stack}`"
     fix = f"{pull}; if the ConfigMap was changed by hand, {anew}"
-    problems = [Problem(subject, expected, "; ".join(different), fix)] if different else []
-    return "agents mount the contract that is checked", problems
+    return "agents mount the contract that is checked", [Problem(subject, expected, "; ".join(different), fix)]
 
 
 CHECKS: Final = (api_server, namespaces, contract)
