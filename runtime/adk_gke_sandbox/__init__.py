@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adk_gke_sandbox.adk.executor import GkeCodeExecutor
     from adk_gke_sandbox.adk.plugin import CancelPlugin
-    from adk_gke_sandbox.config import ExecutorConfig, SecretKey
+    from adk_gke_sandbox.config import ExecutorConfig
     from adk_gke_sandbox.contract import Contract
     from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
     from adk_gke_sandbox.execution import File, Limits, Outcome, Reason
     from adk_gke_sandbox.sandbox import Sandbox
+    from adk_gke_sandbox.values import SecretKey
 
 _HOMES = {
     "CancelPlugin": "adk.plugin",
@@ -28,7 +29,7 @@ _HOMES = {
     "Reason": "execution",
     "Sandbox": "sandbox",
     "SandboxError": "errors",
-    "SecretKey": "config",
+    "SecretKey": "values",
 }
 
 __all__ = [

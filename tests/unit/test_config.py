@@ -10,24 +10,16 @@ from typing import Any
 import pytest
 
 from adk_gke_sandbox.cluster import manifests
-from adk_gke_sandbox.config import (
-    RUNNERS_OWN_ENV,
-    ExecutorConfig,
-    SecretKey,
-    check_env,
-    check_labels,
-    check_name,
-    connection,
-    in_pod,
-    quantity,
-)
+from adk_gke_sandbox.config import ExecutorConfig, context_of
 from adk_gke_sandbox.contract import Ceilings, Cluster, Contract, Resources
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import Limits
 from adk_gke_sandbox.pod import supervisor  # noqa: F401 - imports processes as the pod does
+from adk_gke_sandbox.values import RUNNERS_OWN_ENV, SecretKey, check_env, check_labels, check_name, quantity
 
 CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
 ROOMY = CONTRACT.model_copy(update={"resources": Resources(mem_requested="2Gi", mem_limit="4Gi")})
+STAGING = CONTRACT.model_copy(update={"cluster": Cluster(context="staging")})
 OPEN = CONTRACT.model_copy(update={"secret_env": True})
 TOKEN = SecretKey(secret="api", key="token")
 
@@ -74,10 +66,10 @@ def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -
         ({"namespace": ""}, "namespace='' is not a Kubernetes name. Use 1 to 63 lower-case letters"),
         ({"service_account": None}, "service_account=None is not a Kubernetes name"),
         ({"image": ""}, "image='' is not an image reference"),
-        ({"timeout_seconds": 0}, "timeout_seconds=0 is out of range. Give seconds, above 0"),
-        ({"timeout_seconds": True}, "timeout_seconds=True is out of range"),
-        ({"timeout_seconds": None}, "timeout_seconds=None is out of range"),
-        ({"schedule_timeout_seconds": -1}, "schedule_timeout_seconds=-1 is out of range"),
+        ({"timeout_seconds": 0}, "timeout_seconds=0: Input should be greater than 0. Correct the value"),
+        ({"timeout_seconds": True}, "timeout_seconds=True: Input should be a valid number"),
+        ({"timeout_seconds": None}, "timeout_seconds=None: Input should be a valid number"),
+        ({"schedule_timeout_seconds": -1}, "schedule_timeout_seconds=-1: Input should be greater than 0"),
         ({"image_pull_policy": "Sometimes"}, "image_pull_policy='Sometimes': Input should be 'IfNotPresent', 'Always'"),
         ({"dns_policy": "Default"}, "dns_policy='Default': Input should be 'None' or 'ClusterFirst'"),
         ({"image_pull_secrets": "one"}, "image_pull_secrets='one': Input should be a valid tuple. Correct the value"),
@@ -119,7 +111,7 @@ def test_a_copy_with_other_values_has_them_and_is_checked() -> None:
     config = ExecutorConfig(namespace="box")
     copied = config.model_copy(update={"timeout_seconds": 5})
     assert (copied.namespace, copied.request("").timeout_seconds, config.timeout_seconds) == ("box", 5, 300)
-    assert "timeout_seconds=0 is out of range" in refusal(config.model_copy, update={"timeout_seconds": 0})
+    assert "timeout_seconds=0: Input" in refusal(config.model_copy, update={"timeout_seconds": 0})
     assert "no parameter 'timeout'" in refusal(config.model_copy, update={"timeout": 1})
 
 
@@ -159,7 +151,7 @@ def test_a_value_that_no_variable_can_have_is_refused_and_not_shown(value: Any) 
 
 @pytest.mark.parametrize("name", ["", "x,app!=y/../z", "Sandbox", "-a", "a.b", "x" * 61, None])
 def test_a_name_that_a_job_and_its_objects_cannot_have_is_refused(name: Any) -> None:
-    assert f"name={name!r} cannot be the name of a Job. Use 1 to 60" in refusal(check_name, name)
+    assert f"name={name!r} is not a Kubernetes name. Use 1 to 60" in refusal(check_name, name)
 
 
 def test_the_longest_name_leaves_room_for_the_number_of_a_config_map() -> None:
@@ -259,7 +251,7 @@ def test_a_contract_gives_every_setting() -> None:
     [
         ({"cpu_limit": "5"}, "cpu_limit='5' is above the stack's ceiling '4'"),
         ({"mem_limit": "9Gi"}, "mem_limit='9Gi' is above the stack's ceiling '8Gi'"),
-        ({"timeout_seconds": 3601}, "timeout_seconds=3601 is above the stack's ceiling 3600"),
+        ({"timeout_seconds": 3601}, "timeout_seconds=3601.0 is above the stack's ceiling 3600"),
         ({"mem_requested": "1Gi"}, "mem_requested='1Gi' is above mem_limit='512Mi'"),
     ],
 )
@@ -303,36 +295,25 @@ def test_names_resolve_where_the_contract_lets_sandboxes_out(egress: Any, policy
 
 
 @pytest.mark.parametrize(
-    ("given", "inside", "found"),
-    [
-        ({}, False, (None, "staging")),
-        ({}, True, (None, None)),
-        ({"kubeconfig_context": "mine"}, True, (None, "mine")),
-        ({"kubeconfig_context": "mine"}, False, (None, "mine")),
-        ({"kubeconfig_path": "/file"}, True, ("/file", None)),
-        ({"kubeconfig_path": "/file"}, False, ("/file", "staging")),
-    ],
+    ("host", "token", "context"), [("10.0.0.1", "", None), ("", "", "staging"), ("10.0.0.1", "missing", "staging")]
 )
-def test_a_pod_uses_its_own_account_and_others_the_contracts_context_unless_told(
-    given: dict[str, str], inside: bool, found: tuple[str | None, str | None]
+def test_a_pod_with_a_token_uses_its_own_account_and_all_others_the_contracts_context(
+    host: str, token: str, context: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contract = CONTRACT.model_copy(update={"cluster": Cluster(context="staging")})
-    assert connection(contract, **given, inside=inside) == found
-
-
-def test_a_contract_is_connected_to_in_that_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    contract = CONTRACT.model_copy(update={"cluster": Cluster(context="staging")})
-    assert ExecutorConfig.from_contract(contract, kubeconfig_path=None).kubeconfig_context == "staging"
+    if host:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    assert context_of(STAGING, tmp_path / token) == context
 
 
 @pytest.mark.parametrize(
-    ("environment", "token", "inside"),
+    ("given", "found"),
     [
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "", True),
-        ({}, "", False),
-        ({"KUBERNETES_SERVICE_HOST": "x"}, "t", False),
+        ({}, (None, "staging")),
+        ({"kubeconfig_context": "mine"}, (None, "mine")),
+        ({"kubeconfig_path": "/file", "kubeconfig_context": None}, ("/file", "staging")),
     ],
 )
-def test_a_pod_has_an_api_server_and_a_token(environment: Any, token: str, inside: bool, tmp_path: Path) -> None:
-    assert in_pod(environment, tmp_path / token) == inside
+def test_a_context_that_is_given_wins_over_the_contracts(given: dict[str, Any], found: tuple[Any, Any]) -> None:
+    config = ExecutorConfig.from_contract(STAGING, **given)
+    assert (config.kubeconfig_path, config.kubeconfig_context) == found

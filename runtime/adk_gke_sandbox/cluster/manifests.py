@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from adk_gke_sandbox.config import ExecutorConfig, SecretKey
+from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import (
     APP_LABEL,
     APP_NAME,
@@ -16,6 +16,7 @@ from adk_gke_sandbox.contract import (
     MANAGED_BY_LABEL,
     SANDBOX_UID,
 )
+from adk_gke_sandbox.values import SecretKey
 
 Manifest = dict[str, Any]
 
