@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError, model_validator
@@ -39,6 +38,9 @@ _RESERVED_BYTES: Final = 150 * 1024 * 1024
 
 EPHEMERAL_STORAGE: Final = "256Mi"
 """Disk of a sandbox unless it is told otherwise; only the container's log and the mounted request use any."""
+
+_CEILINGS: Final = {"cpu_limit": "cpu", "mem_limit": "memory", "timeout_seconds": "timeout_seconds"}
+"""Which of a contract's ceilings bounds which setting."""
 
 _SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 """https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api."""
@@ -129,11 +131,9 @@ class ExecutorConfig(BaseModel):
     if not TYPE_CHECKING:
 
         def __init__(self, **settings: Any) -> None:
-            self._fill(settings)
+            self._fill(settings, {}, secret_env=False)
 
-    def _fill(
-        self, given: Mapping[str, Any], base: Mapping[str, Any] = MappingProxyType({}), secret_env: bool = False
-    ) -> None:
+    def _fill(self, given: Mapping[str, Any], base: Mapping[str, Any], secret_env: bool) -> None:
         """Take the settings given, and those of a base in place of the defaults.
 
         Args:
@@ -152,11 +152,8 @@ class ExecutorConfig(BaseModel):
         except ValidationError as error:
             raise self._config_error(error) from None
         if not secret_env:
-            refuse_secrets(
-                self.env,
-                ", which only a stack's contract can allow",
-                "Have the platform team set secretEnv in the stack's settings, and use from_contract()",
-            )
+            remedy = "Have the platform team set secretEnv in the stack's settings, and use from_contract()"
+            refuse_secrets(self.env, ", which only a stack's contract can allow", remedy)
         self._secret_env = secret_env
 
     @classmethod
@@ -292,18 +289,12 @@ class ExecutorConfig(BaseModel):
         base |= {"service_account": found.sandbox_service_account, **found.resources.model_dump()}
         made = cls.__new__(cls)
         made._fill({**overrides, "kubeconfig_context": context}, base, found.secret_env)
-        most = found.ceilings
-        ceilings: dict[str, str | int] = {
-            "cpu_limit": most.cpu,
-            "mem_limit": most.memory,
-            "timeout_seconds": most.timeout_seconds,
-        }
         remedy = "Ask for less, or have the platform team raise the ceiling in the stack's settings"
-        for setting, ceiling in ceilings.items():
-            made._check_most(setting, ceiling, "the stack's ceiling ", remedy)
+        for setting, ceiling in _CEILINGS.items():
+            made._check_most(setting, getattr(found.ceilings, ceiling), "the stack's ceiling ", remedy)
         return made
 
-    def _check_most(self, setting: str, most: str | float, named: str, remedy: str) -> None:
+    def _check_most(self, setting: str, most: Any, named: str, remedy: str) -> None:
         """Refuse a setting above ``most``, which the message calls ``named``."""
         value = getattr(self, setting)
         if _number(value, setting) > _number(most, setting):

@@ -53,6 +53,7 @@ def test_the_job_of_the_plain_defaults() -> None:
                     "serviceAccountName": "default",
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
+                    "imagePullSecrets": [],
                     "dnsPolicy": "None",
                     "dnsConfig": {"nameservers": ["127.0.0.1"]},
                     "nodeSelector": {},
@@ -78,6 +79,7 @@ def test_the_job_of_the_plain_defaults() -> None:
                             "imagePullPolicy": "IfNotPresent",
                             "command": ["python3", "-I", "-S", "-B", "/etc/sandbox/supervisor.py"],
                             "workingDir": "/workspace",
+                            "env": [],
                             "securityContext": {
                                 "allowPrivilegeEscalation": False,
                                 "capabilities": {"drop": ["ALL"]},
@@ -191,7 +193,7 @@ def test_no_setting_loosens_the_isolation_of_the_pod() -> None:
     plain, changed = pod_spec(), pod_spec(other)
     assert {key: changed[key] for key in fixed} == {key: plain[key] for key in fixed}
     assert changed["containers"][0]["securityContext"] == plain["containers"][0]["securityContext"]
-    assert "env" not in changed["containers"][0], "the program's environment travels in the request"
+    assert changed["containers"][0]["env"] == [], "the program's environment travels in the request"
 
 
 def test_tags_are_on_job_and_pod_and_cannot_replace_the_packages_own_labels() -> None:

@@ -135,11 +135,7 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
 
 def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], spent: int) -> Manifest:
     limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": config.ephemeral_storage}
-    requests = {
-        "cpu": config.cpu_requested,
-        "memory": config.mem_requested,
-        "ephemeral-storage": config.ephemeral_storage,
-    }
+    requests = {**limits, "cpu": config.cpu_requested, "memory": config.mem_requested}
     scratch = {"medium": "Memory", "sizeLimit": str(config.scratch_bytes)}
     return {
         "restartPolicy": "Never",
@@ -150,9 +146,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        **(
-            {"imagePullSecrets": [{"name": name} for name in secrets]} if (secrets := config.image_pull_secrets) else {}
-        ),
+        "imagePullSecrets": [{"name": secret} for secret in config.image_pull_secrets],
         "dnsPolicy": config.dns_policy,
         # The API server wants a name server with the policy None; nothing answers at this address, the
         # discard-only one would be IPv6.
@@ -175,7 +169,12 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
                 "imagePullPolicy": config.image_pull_policy,
                 "command": ["python3", "-I", "-S", "-B", SUPERVISOR_PATH],
                 "workingDir": "/workspace",
-                **({"env": from_secrets} if (from_secrets := _from_secrets(config)) else {}),
+                # All else travels in the request.
+                "env": [
+                    {"name": variable, "valueFrom": {"secretKeyRef": {"name": value.secret, "key": value.key}}}
+                    for variable, value in config.env.items()
+                    if isinstance(value, SecretKey)
+                ],
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]},
@@ -196,15 +195,6 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
             {"name": "tmp", "emptyDir": scratch},
         ],
     }
-
-
-def _from_secrets(config: ExecutorConfig) -> list[Manifest]:
-    """Return the container's environment: what comes from Secrets; all else travels in the request."""
-    return [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": value.secret, "key": value.key}}}
-        for name, value in config.env.items()
-        if isinstance(value, SecretKey)
-    ]
 
 
 def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
