@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
+from google.adk.code_executors.code_execution_utils import CodeExecutionInput
 
 from adk_gke_sandbox import CancelPlugin, GkeCodeExecutor
 from adk_gke_sandbox.adk.plugin import cancel, cancellable
-from tests.unit.fake_api import STARTED, FakeApi
+from adk_gke_sandbox.execution import Outcome, Reason
 
 
 def in_executor(invocation_id: str = "e-1", agent: str = "coder") -> Any:
@@ -54,26 +54,20 @@ def test_a_context_that_says_little_is_none_to_stumble_over(context: Any) -> Non
         assert flag.is_set()
 
 
-def test_the_plugin_ends_the_execution_of_an_agent_that_is_no_more(api: FakeApi) -> None:
-    runs = threading.Event()
-    api.logs, api.hold_log, api.on_log = [STARTED], True, runs.set
-    executor = GkeCodeExecutor(kubeconfig_path=api.kubeconfig, namespace="box")
-    results: list[CodeExecutionResult] = []
-    thread = threading.Thread(
-        target=lambda: results.append(
-            executor.execute_code(in_executor("e-7"), CodeExecutionInput(code="print('hello')"))
-        )
-    )
-    thread.start()
-    assert runs.wait(10)
-    answer: object = asyncio.run(
-        CancelPlugin().after_agent_callback(agent=None, callback_context=in_callback("e-7"))  # type: ignore[func-returns-value]
-    )
-    thread.join(10)
-    assert answer is None, "anything else would replace the agent's answer"
-    assert "Aborted: the caller aborted the execution" in results[0].stderr
-    assert api.jobs == {}
-    assert cancel(in_callback("e-7")) == 0
+def test_the_plugin_ends_the_execution_of_an_agent_that_is_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[object] = []
+
+    def run(code: str, *, aborted: Callable[[], bool], **_: Any) -> Outcome:
+        found.append(aborted())
+        found.append(asyncio.run(CancelPlugin().after_agent_callback(agent=None, callback_context=in_callback())))
+        found.append(aborted())
+        return Outcome(name="x", reason=Reason.ABORTED)
+
+    executor = GkeCodeExecutor()
+    monkeypatch.setattr(executor._sandbox, "run", run)
+    executor.execute_code(in_executor(), CodeExecutionInput(code="print(1)"))
+    assert found == [False, None, True], "any answer of the plugin would replace the agent's"
+    assert cancel(in_callback()) == 0
 
 
 def test_the_plugin_has_a_name_of_its_own_and_takes_another() -> None:
