@@ -27,7 +27,6 @@ POD_FILES: Final = ("supervisor.py", "frames.py", "processes.py", "worker.py")
 """The programs of this package that travel with the request."""
 
 SUPERVISOR_PATH: Final = "/etc/sandbox/supervisor.py"
-REQUEST_FOLDER: Final = "request"
 REQUEST_KEY: Final = "request.json"
 
 CONFIG_MAP_BYTES: Final = 900 * 1024
@@ -202,7 +201,7 @@ def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
         {
             "configMap": {
                 "name": config_map_name(name, index),
-                "items": [{"key": key, "path": key if key in POD_FILES else f"{REQUEST_FOLDER}/{key}"} for key in data],
+                "items": [{"key": key, "path": key if key in POD_FILES else f"request/{key}"} for key in data],
             }
         }
         for index, data in enumerate(parts)
