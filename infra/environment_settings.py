@@ -13,9 +13,10 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-from adk_gke_sandbox.config import MIN_MEMORY_BYTES, quantity
+from adk_gke_sandbox.config import MIN_MEMORY_BYTES
 from adk_gke_sandbox.contract import Ceilings, Resources
 from adk_gke_sandbox.errors import ConfigError
+from adk_gke_sandbox.values import quantity
 from infra.configuration import choose, full_key, key, repair, shown
 
 Egress = Literal["none", "fqdn", "internet"]

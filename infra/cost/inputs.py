@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 import pulumi
 import yaml
 
-from adk_gke_sandbox.config import quantity
 from adk_gke_sandbox.errors import ConfigError
+from adk_gke_sandbox.values import quantity
 from infra import gke_checks
 from infra.configuration import full_key
 from infra.cost.formula import Load, Machine, Nodes, Pool, Prices, Sandbox, Stack

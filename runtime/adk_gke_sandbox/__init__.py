@@ -8,28 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adk_gke_sandbox.adk.executor import GkeCodeExecutor
     from adk_gke_sandbox.adk.plugin import CancelPlugin
-    from adk_gke_sandbox.config import ExecutorConfig, SecretKey
+    from adk_gke_sandbox.config import ExecutorConfig
     from adk_gke_sandbox.contract import Contract
     from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
     from adk_gke_sandbox.execution import File, Limits, Outcome, Reason
     from adk_gke_sandbox.sandbox import Sandbox
+    from adk_gke_sandbox.values import SecretKey
 
-_HOMES = {
-    "CancelPlugin": "adk.plugin",
-    "ClusterError": "errors",
-    "ConfigError": "errors",
-    "Contract": "contract",
-    "ContractError": "errors",
-    "ExecutorConfig": "config",
-    "File": "execution",
-    "GkeCodeExecutor": "adk.executor",
-    "Limits": "execution",
-    "Outcome": "execution",
-    "Reason": "execution",
-    "Sandbox": "sandbox",
-    "SandboxError": "errors",
-    "SecretKey": "config",
-}
+_HOMES = ("errors", "contract", "values", "execution", "config", "sandbox", "adk.plugin", "adk.executor")
+"""Modules with the public names, those first that import the least."""
 
 __all__ = [
     "CancelPlugin",
@@ -51,6 +38,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name where it is first used, so that the command line does not pay for ADK."""
-    if name in _HOMES:
-        return getattr(import_module(f"adk_gke_sandbox.{_HOMES[name]}"), name)
+    if name in __all__:
+        for home in _HOMES:
+            if name in (names := vars(import_module(f"adk_gke_sandbox.{home}"))):
+                return names[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -53,10 +53,12 @@ RUNTIME_NODE_KEY: Final = "sandbox.gke.io/runtime"
 """Node label and taint of GKE Sandbox nodes (https://cloud.google.com/kubernetes-engine/docs/concepts/sandbox-pods)."""
 
 
-class Rule(BaseModel):
-    """One RBAC rule."""
-
+class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(_Model):
+    """One RBAC rule."""
 
     api_group: str
     resource: str
@@ -79,10 +81,6 @@ SWEEPER_RULES: Final[tuple[Rule, ...]] = (
     Rule(api_group="", resource="configmaps", verbs=("list", "delete")),
 )
 """What ``adk-gke-sandbox sweep`` calls; an identity of its own has them, because lists show other runs' code."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Cluster(_Model):
@@ -175,15 +173,13 @@ def parse(document: str | bytes | Mapping[str, Any], *, source: str = "contract"
         ContractError: not JSON, an unknown key, a missing or wrong value, an unknown schema version.
     """
     try:
-        data = json.loads(document) if isinstance(document, (str, bytes)) else dict(document)
+        data = json.loads(document) if isinstance(document, (str, bytes)) else document
+        if not isinstance(data, Mapping):
+            raise ValueError("there is no object in it")
     except ValueError as error:
-        raise ContractError(
-            f"{source} is not JSON: {error}", "Write it with `adk-gke-sandbox contract pull`"
-        ) from error
-    if not isinstance(data, dict):
-        raise ContractError(f"{source} is not a JSON object", "Write it with `adk-gke-sandbox contract pull`")
-    version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
+        remedy = "Write it with `adk-gke-sandbox contract pull`"
+        raise ContractError(f"{source} is not JSON of a contract: {error}", remedy) from error
+    if (version := data.get("schema_version")) != SCHEMA_VERSION:
         raise ContractError(
             f"{source} has schema version {version!r}; this package reads version {SCHEMA_VERSION}",
             "Install the adk-gke-sandbox release that matches the stack, or run `pulumi up` with this one",

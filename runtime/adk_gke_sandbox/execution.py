@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -49,13 +49,7 @@ class Reason(StrEnum):
 
 
 CODE_REASONS = frozenset(
-    {
-        Reason.COMPLETED,
-        Reason.ERROR,
-        Reason.DEADLINE_EXCEEDED,
-        Reason.MEMORY_LIMIT,
-        Reason.OUTPUT_LIMIT,
-    }
+    {Reason.COMPLETED, Reason.ERROR, Reason.DEADLINE_EXCEEDED, Reason.MEMORY_LIMIT, Reason.OUTPUT_LIMIT}
 )
 """Reasons that tell something about the program; all others tell about the infrastructure or the caller."""
 
@@ -68,6 +62,11 @@ OUTPUT_BYTES_MAX: Final = 5 * 1024 * 1024
 """The most of both streams together: encoded it is up to 1.4 times as long, and a reply has room for 8 MiB."""
 
 
+def _bounded(default: int, least: int, most: int) -> int:
+    found: int = field(default=default, metadata={"least": least, "most": most})
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds that the runner enforces from inside. Sizes in bytes.
@@ -76,50 +75,35 @@ class Limits:
         ConfigError: a number that cannot work.
     """
 
-    stdout_bytes: int = 1024 * 1024
+    stdout_bytes: int = _bounded(1024 * 1024, 0, OUTPUT_BYTES_MAX)
     """Bytes of standard output kept, head and tail together."""
-    stderr_bytes: int = 256 * 1024
+    stderr_bytes: int = _bounded(256 * 1024, 0, OUTPUT_BYTES_MAX)
     """The same for standard error."""
-    flood_bytes: int = 512 * 1024 * 1024
+    flood_bytes: int = _bounded(512 * 1024 * 1024, 1, 2**40)
     """Bytes over both streams after which the program is killed."""
-    file_count: int = 50
+    file_count: int = _bounded(50, 0, 10_000)
     """Output files returned at the most."""
-    file_bytes: int = 5 * 1024 * 1024
+    # At the most what the client keeps of a reply.
+    file_bytes: int = _bounded(5 * 1024 * 1024, 0, 64 * 1024 * 1024)
     """Bytes of all returned output files together."""
-    processes: int = 64
+    processes: int = _bounded(64, 0, 2**20)
     """RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox."""
-    open_files: int = 1024
+    # The interpreter's own are some ten; above 2**20 no kernel goes unless it is told to.
+    open_files: int = _bounded(1024, 16, 2**20)
     """RLIMIT_NOFILE."""
-    written_file_bytes: int = 0
+    written_file_bytes: int = _bounded(0, 0, 2**40)
     """RLIMIT_FSIZE, the largest file that the program may write; 0 leaves it unset."""
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _BOUNDS.items():
-            value = getattr(self, name)
+        for limit in fields(self):
+            value, least, most = getattr(self, limit.name), limit.metadata["least"], limit.metadata["most"]
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ConfigError(f"limits.{name}={value!r} is out of range", f"Give {least} to {most}")
+                raise ConfigError(f"limits.{limit.name}={value!r} is out of range", f"Give {least} to {most}")
         if (kept := self.stdout_bytes + self.stderr_bytes) > OUTPUT_BYTES_MAX:
             raise ConfigError(
                 f"limits.stdout_bytes and limits.stderr_bytes together are {kept}",
                 f"Keep them below {OUTPUT_BYTES_MAX}: a reply has 8 MiB. Let programs write large results to files",
             )
-
-
-_BOUNDS: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
-    {
-        "stdout_bytes": (0, OUTPUT_BYTES_MAX),
-        "stderr_bytes": (0, OUTPUT_BYTES_MAX),
-        "flood_bytes": (1, 2**40),
-        "file_count": (0, 10_000),
-        # What the client keeps of a reply at the most.
-        "file_bytes": (0, 64 * 1024 * 1024),
-        "processes": (0, 2**20),
-        # The interpreter's own are some ten; above 2**20 no kernel goes unless it is told to.
-        "open_files": (16, 2**20),
-        "written_file_bytes": (0, 2**40),
-    }
-)
-"""The least and the most of each limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,12 @@ from typing import Any, Final
 from adk_gke_sandbox import telemetry
 from adk_gke_sandbox.cluster import api, diagnosis
 from adk_gke_sandbox.cluster.manifests import Tags
-from adk_gke_sandbox.config import ExecutorConfig, check_name
+from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
 from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted
+from adk_gke_sandbox.values import check_name
 
 MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
 """How a failure begins, by whether it tells something about the program."""

@@ -10,12 +10,12 @@ from google.adk.code_executors.base_code_executor import BaseCodeExecutor
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult
 from pydantic import PrivateAttr, field_validator
 
-from adk_gke_sandbox.adk.plugin import running
+from adk_gke_sandbox.adk.plugin import cancellable
 from adk_gke_sandbox.adk.results import file_in, to_result
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import ANNOTATION
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import OUTPUT_BYTES_MAX, Limits, Outcome, Reason
+from adk_gke_sandbox.execution import OUTPUT_BYTES_MAX, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox, new_name
 from adk_gke_sandbox.telemetry import log
 
@@ -49,9 +49,8 @@ class GkeCodeExecutor(ExecutorConfig, BaseCodeExecutor):  # type: ignore[misc]
     @classmethod
     def _refuse_state(cls, stateful: bool) -> bool:
         if stateful:
-            raise ConfigError(
-                "stateful=True is not supported: every execution has a sandbox of its own", "Leave it out"
-            )
+            cause = "stateful=True is not supported: every execution has a sandbox of its own"
+            raise ConfigError(cause, "Leave it out")
         return stateful
 
     def model_post_init(self, context: Any, /) -> None:
@@ -65,53 +64,41 @@ class GkeCodeExecutor(ExecutorConfig, BaseCodeExecutor):  # type: ignore[misc]
     ) -> CodeExecutionResult:
         """Run the code in a sandbox of its own. Never raises; cluster trouble is a result, too."""
         name = new_name()
-        code = code_execution_input.code
-        skill = any(mark in code for mark in _ONE_LINE_RESULTS)
-        cancelled = running.enter(invocation_context)
+        code, limits = code_execution_input.code, self.limits
+        if skill := any(mark in code for mark in _ONE_LINE_RESULTS):
+            # All of the reply is left to standard output.
+            limits = replace(limits, stdout_bytes=OUTPUT_BYTES_MAX - limits.stderr_bytes, file_bytes=0)
+        found = getattr(invocation_context, "invocation_id", None)
+        invocation_id = found if isinstance(found, str) else ""
         try:
-            outcome = self._sandbox.run(
-                code,
-                limits=_skill_limits(self._sandbox.config) if skill else None,
-                files=tuple(file_in(file) for file in code_execution_input.input_files),
-                name=name,
-                labels=_labels(invocation_context),
-                invocation_id=_invocation_id(invocation_context),
-                aborted=lambda: cancelled.is_set() or getattr(invocation_context, "is_aborted", False) is True,
-            )
+            with cancellable(invocation_context) as cancelled:
+                outcome = self._sandbox.run(
+                    code,
+                    limits=limits,
+                    files=tuple(file_in(file) for file in code_execution_input.input_files),
+                    name=name,
+                    labels=_labels(invocation_context),
+                    invocation_id=invocation_id,
+                    aborted=lambda: cancelled.is_set() or getattr(invocation_context, "is_aborted", False) is True,
+                )
             if skill and outcome.stdout_dropped and outcome.reason is Reason.COMPLETED:
                 message = f"the script's result is {outcome.stdout_dropped} bytes too long. Return less"
                 outcome = replace(outcome, reason=Reason.OUTPUT_LIMIT, message=message)
         except Exception as error:
             # ADK ends the whole agent run on an exception of an executor. This one is a fault of ours.
-            told = {"execution": name, "invocation_id": _invocation_id(invocation_context)}
+            told = {"execution": name, "invocation_id": invocation_id}
             log.exception("execution %s: unexpected error", name, extra=told)
             message = f"unexpected error: {error!r}. Please report it with the log of execution {name}"
             outcome = Outcome(name=name, reason=Reason.SANDBOX_LOST, message=message)
-        finally:
-            running.leave(invocation_context, cancelled)
         return to_result(outcome)
-
-
-def _skill_limits(config: ExecutorConfig) -> Limits:
-    """Return limits that leave the reply to standard output."""
-    limits = config.limits
-    return replace(limits, stdout_bytes=OUTPUT_BYTES_MAX - limits.stderr_bytes, file_bytes=0)
 
 
 def _labels(context: Any) -> dict[str, str]:
     """Return what ties the objects to a session and a user, to account by: hashes, so that no name is in a cluster."""
     session = getattr(context, "session", None)
-    found = {
-        "session-hash": _hash(getattr(session, "id", None)),
-        "user-hash": _hash(getattr(session, "user_id", None)),
+    found = {"session-hash": getattr(session, "id", None), "user-hash": getattr(session, "user_id", None)}
+    return {
+        ANNOTATION + key: hashlib.sha256(value.encode()).hexdigest()[:16]
+        for key, value in found.items()
+        if isinstance(value, str) and value
     }
-    return {ANNOTATION + key: value for key, value in found.items() if value}
-
-
-def _invocation_id(context: Any) -> str:
-    found = getattr(context, "invocation_id", None)
-    return found if isinstance(found, str) else ""
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()[:16] if isinstance(value, str) and value else ""

@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from google.adk.plugins.base_plugin import BasePlugin
 
+_running: Final[dict[threading.Event, tuple[str, str]]] = {}
+"""Flags that end the executions of this process, with ADK's invocation and agent. Each call of a dict is atomic."""
 
-class Running:
-    """The executions of this process, by ADK's invocation and agent, so that they can be ended from outside."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._flags: dict[tuple[str, str], set[threading.Event]] = {}
+@contextmanager
+def cancellable(context: Any) -> Iterator[threading.Event]:
+    """Make an execution one that ``cancel`` finds; return the flag that ends it."""
+    flag = threading.Event()
+    _running[flag] = _key(context)
+    try:
+        yield flag
+    finally:
+        del _running[flag]
 
-    def enter(self, context: Any) -> threading.Event:
-        """Return the flag that ends a new execution."""
-        flag = threading.Event()
-        with self._lock:
-            self._flags.setdefault(_key(context), set()).add(flag)
-        return flag
 
-    def leave(self, context: Any, flag: threading.Event) -> None:
-        """Forget an execution that has ended."""
-        with self._lock:
-            flags = self._flags.get(_key(context), set())
-            flags.discard(flag)
-            if not flags:
-                self._flags.pop(_key(context), None)
-
-    def cancel(self, context: Any) -> int:
-        """End all executions of the agent in the invocation; return how many there were."""
-        with self._lock:
-            flags = list(self._flags.get(_key(context), ()))
-        for flag in flags:
-            flag.set()
-        return len(flags)
+def cancel(context: Any) -> int:
+    """End all executions of the agent in the invocation; return how many there were."""
+    flags = [flag for flag, key in _running.copy().items() if key == _key(context)]
+    for flag in flags:
+        flag.set()
+    return len(flags)
 
 
 def _key(context: Any) -> tuple[str, str]:
     agent = getattr(context, "agent_name", None) or getattr(getattr(context, "agent", None), "name", "")
     return str(getattr(context, "invocation_id", "")), str(agent)
-
-
-running: Final = Running()
 
 
 class CancelPlugin(BasePlugin):
@@ -59,4 +49,4 @@ class CancelPlugin(BasePlugin):
 
     async def after_agent_callback(self, *, agent: Any, callback_context: Any) -> None:  # noqa: ARG002 - ADK calls by name
         """Called by ADK when an agent has ended, by cancellation too."""
-        running.cancel(callback_context)
+        cancel(callback_context)

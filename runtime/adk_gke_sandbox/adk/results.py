@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Final
 
@@ -19,7 +18,8 @@ STDOUT_TAIL: Final = 4000
 _TIMEOUT_EXIT: Final = 124
 """Exit code of a program that was killed for its time, as of coreutils' timeout(1)."""
 
-_BAD_NAME: Final = re.compile(r"(^|/)\.\.(/|$)|^/|[\x00-\x1f:\\]")
+_BAD_NAME: Final = re.compile(r"^\.?$|(^|/)\.\.(/|$)|^/|[\x00-\x1f:\\]")
+"""ADK uses a file's name as it is for an artifact."""
 
 
 def to_result(outcome: Outcome) -> CodeExecutionResult:
@@ -28,23 +28,22 @@ def to_result(outcome: Outcome) -> CodeExecutionResult:
     ADK shows the model ``stdout`` alone when ``stderr`` is empty, and ``stderr`` alone otherwise; so a success
     has no ``stderr``, and a failure repeats the end of ``stdout`` in it.
     """
-    stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
-    files = [_file_out(file) for file in outcome.files if _safe(file.name)]
+    stdout, stderr = outcome.stdout.decode("utf-8", "replace"), outcome.stderr.decode("utf-8", "replace")
+    safe = [file for file in outcome.files if len(file.name.encode()) <= 200 and not _BAD_NAME.search(file.name)]
+    files = [AdkFile(name=file.name, content=file.content, mime_type=file.mime_type) for file in safe]
     if outcome.reason is Reason.COMPLETED:
         if stderr:
             stdout += ("" if not stdout or stdout.endswith("\n") else "\n") + f"[stderr]\n{stderr}"
         if outcome.files_left_out:
             stdout += f"\n[files left out: {', '.join(outcome.files_left_out)}]\n"
         return CodeExecutionResult(stdout=stdout, stderr="", output_files=files, exit_code=0)
-    parts = [failure_line(outcome)]
+    told = failure_line(outcome) + "\n"
     if stdout:
-        tail = stdout[-STDOUT_TAIL:]
-        parts.append(f"[stdout{', last part' if len(tail) < len(stdout) else ''}]\n{tail.rstrip()}")
+        part = ", last part" if len(stdout) > STDOUT_TAIL else ""
+        told += f"[stdout{part}]\n{stdout[-STDOUT_TAIL:].rstrip()}\n"
     if stderr:
-        parts.append(f"[stderr]\n{stderr.rstrip()}")
-    return CodeExecutionResult(
-        stdout=stdout, stderr="\n".join(parts) + "\n", output_files=files, exit_code=_exit_code(outcome)
-    )
+        told += f"[stderr]\n{stderr.rstrip()}\n"
+    return CodeExecutionResult(stdout=stdout, stderr=told, output_files=files, exit_code=_exit_code(outcome))
 
 
 def _exit_code(outcome: Outcome) -> int | None:
@@ -55,27 +54,11 @@ def _exit_code(outcome: Outcome) -> int | None:
     return outcome.exit_code or 1
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
 def file_in(file: AdkFile) -> File:
     """ADK's flow hands over base64 text, direct callers may give bytes."""
     given: str | bytes = file.content
-    if isinstance(given, bytes):
-        content = given
-    else:
-        try:
-            content = base64.b64decode(given, validate=True)
-        except (binascii.Error, ValueError):
-            content = given.encode("utf-8", "surrogatepass")
+    try:
+        content = base64.b64decode(given, validate=True) if isinstance(given, str) else given
+    except ValueError:
+        content = str(given).encode("utf-8", "surrogatepass")
     return File(name=file.name, content=content, mime_type=file.mime_type or "text/plain")
-
-
-def _file_out(file: File) -> AdkFile:
-    return AdkFile(name=file.name, content=file.content, mime_type=file.mime_type)
-
-
-def _safe(name: str) -> bool:
-    """Whether a name is safe as an artifact's: ADK uses it as it is."""
-    return bool(name) and name != "." and len(name.encode()) <= 200 and not _BAD_NAME.search(name)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from adk_gke_sandbox.config import ExecutorConfig, SecretKey
+from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import (
     APP_LABEL,
     APP_NAME,
@@ -16,6 +16,7 @@ from adk_gke_sandbox.contract import (
     MANAGED_BY_LABEL,
     SANDBOX_UID,
 )
+from adk_gke_sandbox.values import SecretKey
 
 Manifest = dict[str, Any]
 
@@ -26,7 +27,6 @@ POD_FILES: Final = ("supervisor.py", "frames.py", "processes.py", "worker.py")
 """The programs of this package that travel with the request."""
 
 SUPERVISOR_PATH: Final = "/etc/sandbox/supervisor.py"
-REQUEST_FOLDER: Final = "request"
 REQUEST_KEY: Final = "request.json"
 
 CONFIG_MAP_BYTES: Final = 900 * 1024
@@ -134,11 +134,7 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
 
 def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], spent: int) -> Manifest:
     limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": config.ephemeral_storage}
-    requests = {
-        "cpu": config.cpu_requested,
-        "memory": config.mem_requested,
-        "ephemeral-storage": config.ephemeral_storage,
-    }
+    requests = {**limits, "cpu": config.cpu_requested, "memory": config.mem_requested}
     scratch = {"medium": "Memory", "sizeLimit": str(config.scratch_bytes)}
     return {
         "restartPolicy": "Never",
@@ -149,9 +145,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        **(
-            {"imagePullSecrets": [{"name": name} for name in secrets]} if (secrets := config.image_pull_secrets) else {}
-        ),
+        "imagePullSecrets": [{"name": secret} for secret in config.image_pull_secrets],
         "dnsPolicy": config.dns_policy,
         # The API server wants a name server with the policy None; nothing answers at this address, the
         # discard-only one would be IPv6.
@@ -174,7 +168,12 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
                 "imagePullPolicy": config.image_pull_policy,
                 "command": ["python3", "-I", "-S", "-B", SUPERVISOR_PATH],
                 "workingDir": "/workspace",
-                **({"env": from_secrets} if (from_secrets := _from_secrets(config)) else {}),
+                # All else travels in the request.
+                "env": [
+                    {"name": variable, "valueFrom": {"secretKeyRef": {"name": value.secret, "key": value.key}}}
+                    for variable, value in config.env.items()
+                    if isinstance(value, SecretKey)
+                ],
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]},
@@ -197,21 +196,12 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
     }
 
 
-def _from_secrets(config: ExecutorConfig) -> list[Manifest]:
-    """Return the container's environment: what comes from Secrets; all else travels in the request."""
-    return [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": value.secret, "key": value.key}}}
-        for name, value in config.env.items()
-        if isinstance(value, SecretKey)
-    ]
-
-
 def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
     return [
         {
             "configMap": {
                 "name": config_map_name(name, index),
-                "items": [{"key": key, "path": key if key in POD_FILES else f"{REQUEST_FOLDER}/{key}"} for key in data],
+                "items": [{"key": key, "path": key if key in POD_FILES else f"request/{key}"} for key in data],
             }
         }
         for index, data in enumerate(parts)

@@ -1,0 +1,188 @@
+"""Checks of plain values that users give: quantities, names, labels, the environment. Pure; knows no settings object.
+
+A check returns what it was given, or raises a ``ConfigError`` that names the setting and says what to write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from adk_gke_sandbox.contract import APP_LABEL, EXECUTION_LABEL, MANAGED_BY_LABEL
+from adk_gke_sandbox.errors import ConfigError
+
+_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(m|k|[MGTPE]|[KMGTPE]i)?")
+_FACTORS: Final = {
+    "": Decimal(1),
+    "m": Decimal("0.001"),
+    **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)},
+    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
+}
+
+NAME_CHARACTERS_MAX: Final = 60
+"""An execution's name is a label value of at most 63 characters, and its ConfigMaps are called NAME-0 to NAME-31."""
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+_LABEL_NAME: Final = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_VALUE: Final = re.compile(f"({_LABEL_NAME})?")
+_LABEL_KEY: Final = re.compile(f"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}")
+"""https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set."""
+
+_OWN_LABELS: Final = frozenset({APP_LABEL, MANAGED_BY_LABEL, EXECUTION_LABEL})
+"""Labels by which an execution's objects are found again."""
+
+_SECRET_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_SECRET_KEY: Final = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_CONTAINER_ENV_NAME: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+"""What Kubernetes takes for a container's environment before version 1.34."""
+
+RUNNERS_OWN_ENV: Final = re.compile(
+    "HOME|KUBERNETES_.*|LOGNAME|MALLOC_ARENA_MAX|(MKL|NUMEXPR|OMP|OPENBLAS)_NUM_THREADS|MPLBACKEND|MPLCONFIGDIR|"
+    "PYTHONDONTWRITEBYTECODE|PYTHONUNBUFFERED|TMPDIR|USER|XDG_CACHE_HOME"
+)
+"""Variables that the runner sets or removes in place of the container's; the request's win over the runner's."""
+
+
+def quantity(text: str, *, setting: str) -> Decimal:
+    """Return the number that a Kubernetes quantity stands for.
+
+    See https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/.
+
+    Raises:
+        ConfigError: not a positive quantity.
+    """
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    value = Decimal(match[1]) * _FACTORS[match[2] or ""] if match else Decimal(0)
+    if value <= 0:
+        raise ConfigError(
+            f"{setting}={text!r} is not a Kubernetes quantity",
+            'Write for example "500m" or "2" for CPU, "512Mi" or "1Gi" for memory',
+        )
+    return value
+
+
+def check_quantity(text: str, *, setting: str) -> str:
+    """Return the text of a Kubernetes quantity.
+
+    Raises:
+        ConfigError: not a positive quantity.
+    """
+    quantity(text, setting=setting)
+    return text
+
+
+def check_name(name: str, *, setting: str = "name", characters_max: int = NAME_CHARACTERS_MAX) -> str:
+    """Return the name of a Kubernetes object; by default that of an execution, with which others begin.
+
+    Raises:
+        ConfigError: Kubernetes would not take it.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > characters_max:
+        raise ConfigError(
+            f"{setting}={name!r} is not a Kubernetes name",
+            f"Use 1 to {characters_max} lower-case letters, digits and '-'; begin and end with a letter or digit",
+        )
+    return name
+
+
+def check_image(image: str, *, setting: str = "image") -> str:
+    """Return the name of an image.
+
+    Raises:
+        ConfigError: it cannot be one.
+    """
+    if not isinstance(image, str) or not re.fullmatch(r"\S+", image):
+        raise ConfigError(f"{setting}={image!r} is not an image reference", 'Write for example "python:3.11-slim"')
+    return image
+
+
+def check_labels(labels: Mapping[str, str], *, setting: str = "labels") -> dict[str, str]:
+    """Return labels that Kubernetes takes and that are not this package's own.
+
+    Raises:
+        ConfigError: one of them is not such a label.
+    """
+    for key, value in _items(labels, setting):
+        if not isinstance(value, str) or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+            raise ConfigError(
+                f"{setting} has {key!r}={value!r}, which is not a Kubernetes label",
+                "Use letters, digits, '-', '_' and '.', at most 63, beginning and ending with a letter or digit",
+            )
+        if key in _OWN_LABELS:
+            raise ConfigError(f"{setting} has {key!r}, by which executions are found", "Choose another name for it")
+    return dict(labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretKey:
+    """A value of ``env`` that comes from a Kubernetes Secret in the namespace of the sandboxes.
+
+    The stack's contract must allow it. The value itself is never seen here: the kubelet gives it to the container.
+
+    Attributes:
+        secret: Name of the Secret.
+        key: Key in it.
+
+    Raises:
+        ConfigError: no name of a Secret, or of a key.
+    """
+
+    secret: str
+    key: str
+
+    def __post_init__(self) -> None:
+        for value, known, what in ((self.secret, _SECRET_NAME, "a Secret"), (self.key, _SECRET_KEY, "a Secret's key")):
+            if not isinstance(value, str) or not known.fullmatch(value):
+                raise ConfigError(f"{value!r} is not the name of {what}", 'Write SecretKey(secret="NAME", key="KEY")')
+
+
+def check_env(env: Mapping[str, str | SecretKey], *, setting: str = "env") -> dict[str, str | SecretKey]:
+    """Return environment variables that a process can have. Messages name them and never show a value.
+
+    Raises:
+        ConfigError: a name or a value that cannot be one.
+    """
+    for name, value in _items(env, setting):
+        if not name or "=" in name or not _encodes(name):
+            raise ConfigError(
+                f"{setting} has {name!r}, which is not the name of a variable",
+                "Use letters, digits and '_'; there can be no '=' and no NUL in it",
+            )
+        if isinstance(value, SecretKey):
+            if not _CONTAINER_ENV_NAME.fullmatch(name) or RUNNERS_OWN_ENV.fullmatch(name):
+                raise ConfigError(
+                    f"{setting} has {name!r}, which cannot come from a Secret",
+                    "Choose another name: Kubernetes takes letters, digits, '_', '-' and '.', and the runner sets "
+                    "some itself",
+                )
+        elif not isinstance(value, str) or not _encodes(value):
+            raise ConfigError(f"{setting} has no text for {name!r}", "Give a string without NUL characters")
+    return dict(env)
+
+
+def refuse_secrets(env: Mapping[str, str | SecretKey], where: str, remedy: str) -> None:
+    """Take an environment without values from Secrets.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if names := [name for name, value in env.items() if isinstance(value, SecretKey)]:
+        raise ConfigError(f"env takes {', '.join(names)} from a Secret{where}", remedy)
+
+
+def _items(given: Any, setting: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ConfigError(f"{setting} does not map names to values", f'Write for example {setting}={{"name": "value"}}')
+    return given.items()
+
+
+def _encodes(text: str) -> bool:
+    """Whether the operating system takes a text: no NUL, and no half of a surrogate pair but an undecoded byte."""
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
