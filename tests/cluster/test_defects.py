@@ -155,16 +155,17 @@ def test_d1b_a_pod_that_fits_no_node_is_explained_by_the_scheduler(room: Room) -
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"image": "localhost:1/absent"},
-        {"image": "localhost:1/absent", "image_pull_policy": "Never"},
-        {"image": "NotAName"},
-    ],
-    ids=["cannot be pulled", "is not on the node", "has no valid name"],
+    [{"image": "localhost:1/absent", "image_pull_policy": "Never"}, {"image": "NotAName"}],
+    ids=["is not on the node", "has no valid name"],
 )
 def test_d1c_an_image_that_is_not_there_is_named_long_before_the_timeout(room: Room, settings: dict[str, str]) -> None:
     result = room.execute("print(1)", **settings)
     assert f"ImageUnavailable: the node cannot get the image {settings['image']}" in result.stderr
+
+
+def test_a_registry_that_does_not_answer_is_named_at_the_schedule_deadline(room: Room) -> None:
+    result = room.execute("print(1)", image="localhost:1/absent", schedule_timeout_seconds=5)
+    assert "ImageUnavailable: the image localhost:1/absent could not be pulled in time" in result.stderr
 
 
 def test_d3_a_config_map_has_its_owner_from_the_first_moment(room: Room) -> None:
