@@ -27,15 +27,7 @@ from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.cluster.manifests import Manifest, Tags
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import (
-    EXECUTION_LABEL,
-    JOBS,
-    PODS,
-    STACK_LABEL,
-    Ceilings,
-    Contract,
-    policy_name,
-)
+from adk_gke_sandbox.contract import EXECUTION_LABEL, JOBS, PODS, STACK_LABEL, Ceilings, Contract, policy_name
 from adk_gke_sandbox.execution import File, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox, new_name
 from infra import access, admission

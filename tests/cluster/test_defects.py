@@ -27,7 +27,7 @@ from kubernetes import client
 
 from adk_gke_sandbox import ConfigError, GkeCodeExecutor, Limits
 from adk_gke_sandbox.contract import EXECUTOR_RULES, Contract
-from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.execution import Reason
 from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import credentials
 from infra.local.layout import Layout
@@ -555,9 +555,3 @@ def test_d27_a_copy_made_after_a_run_runs_too(room: Room, duplicate: Callable[[A
 def test_d30_the_other_executor_type_is_refused_at_construction() -> None:
     with pytest.raises(ConfigError, match="GkeCodeExecutor has no parameter 'executor_type'"):
         GkeCodeExecutor(executor_type="sandbox")
-
-
-def test_files_and_outcomes_are_the_packages_own_types(room: Room) -> None:
-    outcome = room.executor()._sandbox.run("open('x', 'w').write('y')", files=(File(name="in", content=b""),))
-    assert isinstance(outcome, Outcome)
-    assert [file.name for file in outcome.files] == ["x"]

@@ -112,10 +112,6 @@ def test_preview_after_up_has_no_changes(provisioned: Trial) -> None:
     provisioned.preview()
 
 
-def test_second_up_changes_nothing(provisioned: Trial) -> None:
-    assert "21 unchanged" in provisioned.up()
-
-
 def test_mounted_contract_is_the_exported_one(provisioned: Trial, core: client.CoreV1Api) -> None:
     document = core.read_namespaced_config_map("adk-gke-sandbox", provisioned.agents).data[CONTRACT_KEY]
     contract = parse(document)

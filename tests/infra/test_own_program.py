@@ -137,12 +137,6 @@ def test_exported_contract_runs_a_program_in_gvisor(team: Team, layout: Layout, 
     assert "Starting gVisor" in done.stdout
 
 
-def test_second_up_changes_nothing(team: Team) -> None:
-    report = team.up()
-    assert "unchanged" in report
-    assert not {"created", "updated", "replaced", "deleted"} & set(report.split())
-
-
 def test_state_with_former_names_is_taken_over(team: Team, core: client.CoreV1Api) -> None:
     """Without an alias the namespace of the agents would be deleted, with everything in it."""
     before = core.read_namespace(team.agents).metadata.uid
