@@ -12,7 +12,6 @@ import logging
 import pickle
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +30,9 @@ from adk_gke_sandbox.execution import Reason
 from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import credentials
 from infra.local.layout import Layout
+from tests.cluster.identities import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-
-ROLLED_OUT_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +85,6 @@ def adk_context(**fields: Any) -> Any:
     return SimpleNamespace(
         invocation_id="e-1", session=SimpleNamespace(id="s-1", user_id="lovelace"), is_aborted=False, **fields
     )
-
-
-def wait_for(what: Callable[[], Any], seconds: float = ROLLED_OUT_SECONDS) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -111,16 +111,6 @@ def test_maintenance_window_is_the_settings() -> None:
     }
 
 
-def test_cluster_waits_for_its_key_and_its_nodes_identity() -> None:
-    program = made()
-    needed = {
-        f"{each.type} {each.name}"
-        for kind in ("CryptoKeyIAMMember", "RepositoryIamMember", "IAMMember")
-        for each in program.of(kind)
-    }
-    assert needed <= awaited(cluster(program))
-
-
 def test_certificates_of_the_control_plane_are_secrets_in_the_state() -> None:
     assert "masterAuth" in cluster(made()).request.additionalSecretOutputs
 
@@ -220,11 +210,6 @@ def test_floor_is_there_from_the_start_and_never_above_the_limit(least: int, mos
     """GKE counts the first nodes by zone, of which a region has three, and need not fill a pool up to its floor."""
     _, sandbox = pools(made(sandboxNodesMin=least, sandboxNodesMax=most))
     assert sandbox.inputs["initialNodeCount"] == a_zone
-
-
-def test_count_that_the_autoscaler_changed_replaces_no_pool() -> None:
-    for pool in pools(made()):
-        assert list(pool.request.ignoreChanges) == ["initialNodeCount"]
 
 
 def test_settings_reach_the_pools() -> None:
@@ -360,17 +345,6 @@ def test_nobody_is_bound_to_the_sandboxes_service_account() -> None:
     for resource in google(program):
         assert "sandbox-runner" not in json.dumps(resource.inputs), resource.name
         assert "/ns/agent-sandbox/" not in json.dumps(resource.inputs), resource.name
-
-
-def test_google_may_use_the_key_and_nobody_else() -> None:
-    members = made().of("CryptoKeyIAMMember")
-    assert {(member.inputs["role"], member.inputs["member"]) for member in members} == {
-        (
-            "roles/cloudkms.cryptoKeyEncrypterDecrypter",
-            f"serviceAccount:service-{PROJECT_NUMBER}@{robot}.iam.gserviceaccount.com",
-        )
-        for robot in ("container-engine-robot", "compute-system")
-    }
 
 
 def test_compute_engine_has_no_use_for_the_key_of_secrets_alone() -> None:

@@ -17,36 +17,6 @@ PROVIDER = "pulumi:providers:kubernetes"
 COMPONENT = "adk:infra:SandboxEnvironment"
 
 
-def names(run: Run, **config: str) -> list[tuple[str, str]]:
-    return sorted((resource.type, resource.name) for resource in run(**config).resources)
-
-
-def test_program_registers_exactly_these_resources(run: Run) -> None:
-    kinds = {f"{resource.type.split(':')[-1]} {resource.name}" for resource in run().resources}
-    assert kinds == {
-        "kubernetes cluster",
-        "SandboxEnvironment sandbox",
-        "ValidatingAdmissionPolicy sandbox-pods",
-        "ValidatingAdmissionPolicyBinding sandbox-pods",
-        "ValidatingAdmissionPolicy sandbox-jobs",
-        "ValidatingAdmissionPolicyBinding sandbox-jobs",
-        "Namespace sandbox-agents-namespace",
-        "Namespace sandbox-namespace",
-        "ServiceAccountPatch sandbox-agents-default",
-        "ServiceAccountPatch sandbox-default",
-        "ServiceAccount sandbox-agent",
-        "ServiceAccount sandbox-runner",
-        "Role sandbox-executor",
-        "RoleBinding sandbox-executor",
-        "ResourceQuota sandbox-quota",
-        "LimitRange sandbox-limits",
-        "NetworkPolicy sandbox-deny-all",
-        "NetworkPolicy sandbox-agents-deny-all",
-        "NetworkPolicy sandbox-agents-egress",
-        "ConfigMap sandbox-contract",
-    }
-
-
 def test_preview_registers_the_same_set(run: Run) -> None:
     up = sorted((resource.type, resource.name) for resource in run().resources)
     preview = sorted((resource.type, resource.name) for resource in run(preview=True).resources)

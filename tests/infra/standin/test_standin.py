@@ -224,17 +224,6 @@ def test_googles_own_account_exists_once_its_service_is_enabled(tmp_path: Path) 
     fresh.create(KEY_MEMBER, grant)
 
 
-def test_ranges_must_not_overlap(google: Google) -> None:
-    _, network = google.create(NETWORK, {"autoCreateSubnetworks": False})
-    inputs = {
-        "network": network["selfLink"],
-        "ipCidrRange": "10.0.0.0/20",
-        "secondaryIpRanges": [{"rangeName": "pods", "ipCidrRange": "10.0.8.0/21"}],
-    }
-    with pytest.raises(Refused, match=r"Invalid IPCidrRange: 10\.0\.8\.0/21 conflicts with existing subnetwork"):
-        google.create(SUBNETWORK, inputs)
-
-
 def test_range_of_pods_must_be_in_the_subnetwork(google: Google) -> None:
     _, network = google.create(NETWORK, {})
     _, subnetwork = google.create(SUBNETWORK, {"network": network["selfLink"], "ipCidrRange": "10.0.0.0/20"})
@@ -245,15 +234,6 @@ def test_range_of_pods_must_be_in_the_subnetwork(google: Google) -> None:
     }
     with pytest.raises(Refused, match='Pods secondary range "pods" not found in subnet'):
         google.create(CLUSTER, wanted)
-
-
-def test_version_floor_of_an_add_on(google: Google) -> None:
-    with google.cloud.change() as world:
-        world.version = "1.34.9-gke.1"
-    wanted = {"location": LOCATION, "addonsConfig": {"agentSandboxConfig": {"enabled": True}}}
-    with pytest.raises(Refused, match=r"requires GKE version 1\.35\.2-gke\.1269000 or later; the cluster has 1\.34"):
-        google.create(CLUSTER, wanted)
-    google.create(CLUSTER, {**wanted, "minMasterVersion": "1.35.2-gke.1269000"})
 
 
 def test_network_in_use_is_not_deleted(google: Google) -> None:
