@@ -12,16 +12,25 @@ LOCKS := requirements/runtime.txt requirements/infra.txt requirements/dev.txt
 # uv reads indexes from its own configuration; a folder of wheels that pip knows of is not part of the locks.
 unexport PIP_FIND_LINKS
 
-.PHONY: help demo test check bench up down status clean lock format docs
+.PHONY: help demo test test-incumbent test-kill test-load check bench up down status clean lock format docs
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
 demo: .venv/ready ## local cluster, `pulumi up`, an ADK agent that runs code on it
 	@$(PYTHON) examples/demo.py
 
 test: .venv/ready .venv-oldest/ready ## everything, on the real local cluster
 	@$(PYTHON) tests/everything.py
+
+test-incumbent: .venv/ready up ## what docs/defects.md says of ADK's own executor, for releases
+	@.venv/bin/pytest -m long tests/cluster/test_incumbent.py
+
+test-kill: .venv/ready up ## a hundred clients killed at any moment
+	@.venv/bin/pytest -m long tests/cluster/test_kill.py
+
+test-load: .venv/ready up ## fifty executions at once
+	@.venv/bin/pytest -m long tests/cluster/test_load.py
 
 check: .venv/ready ## formatting, lint, types
 	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy

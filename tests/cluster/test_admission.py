@@ -11,7 +11,6 @@ import json
 import re
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -27,15 +26,7 @@ from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.cluster.manifests import Manifest, Tags
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import (
-    EXECUTION_LABEL,
-    JOBS,
-    PODS,
-    STACK_LABEL,
-    Ceilings,
-    Contract,
-    policy_name,
-)
+from adk_gke_sandbox.contract import EXECUTION_LABEL, JOBS, PODS, STACK_LABEL, Ceilings, Contract, policy_name
 from adk_gke_sandbox.execution import File, Outcome, Reason
 from adk_gke_sandbox.sandbox import Sandbox, new_name
 from infra import access, admission
@@ -43,12 +34,12 @@ from infra.admission_cel import VARIABLES
 from infra.admission_rules import rules
 from infra.local.layout import Layout
 from tests.cluster.admission_cases import CASES, LEFT_TO_THE_API_SERVER, NODE_LABEL, Case
+from tests.cluster.identities import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 GROUP = ("admissionregistration.k8s.io", "v1")
 POLICIES, BINDINGS = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
-WAIT_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +105,6 @@ def refusal(send: Callable[[], Any]) -> tuple[str, list[str]]:
         message, headers = json.loads(error.body)["message"], error.headers
     named = r"Validation failed for ValidatingAdmissionPolicy '[^']+' with binding '[^']+': ([\w-]+):"
     return message, re.findall(named, headers.get("Warning", ""))
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    until = time.monotonic() + WAIT_SECONDS
-    while not (found := what()):
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.1)
-    return found
 
 
 def document(value: Any) -> Any:

@@ -6,23 +6,24 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from kubernetes import client
 
-from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.cluster.streams import Stream
 from adk_gke_sandbox.contract import EXECUTOR_RULES, Contract
 from adk_gke_sandbox.errors import Unreachable
 from adk_gke_sandbox.execution import Reason
-from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 Call = tuple[str, str, str]
 """API group, resource, verb."""
+
+CUTS = 8
+"""Streams that are cut: enough that the one of the events, which is opened after 0.7 s, is among them."""
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
@@ -86,34 +87,33 @@ def test_all_calls_together_are_exactly_the_executors_rules(
     sandbox: Sandbox, calls: list[Call], monkeypatch: pytest.MonkeyPatch, no_room_for_pods: AbstractContextManager[None]
 ) -> None:
     cluster = sandbox._connected()
-    create, read = cluster.create_job, kube.Stream.read
+    send, read = cluster.request, Stream.read
     lost: list[str] = []
 
-    def create_and_lose_the_answer(manifest: Any) -> Any:
-        created = create(manifest)
+    def lose_the_first_answer(verb: str, path: str, **given: Any) -> dict[str, Any]:
+        answer = send(verb, path, **given)
         if not lost:
-            lost.append(manifest["metadata"]["name"])
-            raise Unreachable("the answer was lost", verb="create", target="jobs.batch", status=None)
-        return created
+            lost.append(path)
+            raise Unreachable("the answer was lost", verb=verb, target=path, status=None)
+        return answer
 
     # A create whose answer is lost is repeated, and finds the Job of the first try.
     with monkeypatch.context() as patch:
-        patch.setattr(cluster, "create_job", create_and_lose_the_answer)
+        patch.setattr(cluster, "request", lose_the_first_answer)
         assert sandbox.run("print(1)").reason is Reason.COMPLETED
 
     # Streams that the server cuts are opened again from a list; without a pod, the Job's events are watched.
-    seen: list[kube.Stream] = []
+    seen: list[Stream] = []
 
-    def read_and_cut(stream: kube.Stream, timeout_seconds: float) -> bytes | None:
-        if stream in seen or len(seen) == 4:
-            return read(stream, timeout_seconds)
+    def read_and_cut(stream: Stream) -> bytes | None:
+        if stream in seen or len(seen) == CUTS:
+            return read(stream)
         seen.append(stream)
         return None
 
     with no_room_for_pods, monkeypatch.context() as patch:
-        patch.setattr(kube.Stream, "read", read_and_cut)
-        patch.setattr(job, "EVENTS_AFTER_SECONDS", 0.0)
-        sandbox.config = replace(sandbox.config, schedule_timeout_seconds=5)
+        patch.setattr(Stream, "read", read_and_cut)
+        sandbox.config = sandbox.config.model_copy(update={"schedule_timeout_seconds": 5})
         assert sandbox.run("print(1)").reason is Reason.QUOTA_EXCEEDED
 
     allowed = {(rule.api_group, rule.resource, verb) for rule in EXECUTOR_RULES for verb in rule.verbs}

@@ -105,14 +105,7 @@ class Issuer:
         arguments = ["-I", "-S", str(script)]
         version = "client.authentication.k8s.io/v1"
         return self.kubeconfig(
-            {
-                "exec": {
-                    "apiVersion": version,
-                    "command": sys.executable,
-                    "args": arguments,
-                    "interactiveMode": "Never",
-                }
-            }
+            {"exec": {"apiVersion": version, "command": sys.executable, "args": arguments, "interactiveMode": "Never"}}
         )
 
     def sandbox(self, kubeconfig: str | None) -> Sandbox:

@@ -12,7 +12,6 @@ import logging
 import pickle
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +26,13 @@ from kubernetes import client
 
 from adk_gke_sandbox import ConfigError, GkeCodeExecutor, Limits
 from adk_gke_sandbox.contract import EXECUTOR_RULES, Contract
-from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.execution import Reason
 from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import credentials
 from infra.local.layout import Layout
+from tests.cluster.identities import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-
-ROLLED_OUT_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +85,6 @@ def adk_context(**fields: Any) -> Any:
     return SimpleNamespace(
         invocation_id="e-1", session=SimpleNamespace(id="s-1", user_id="lovelace"), is_aborted=False, **fields
     )
-
-
-def wait_for(what: Callable[[], Any], seconds: float = ROLLED_OUT_SECONDS) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -155,16 +145,17 @@ def test_d1b_a_pod_that_fits_no_node_is_explained_by_the_scheduler(room: Room) -
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"image": "localhost:1/absent"},
-        {"image": "localhost:1/absent", "image_pull_policy": "Never"},
-        {"image": "NotAName"},
-    ],
-    ids=["cannot be pulled", "is not on the node", "has no valid name"],
+    [{"image": "localhost:1/absent", "image_pull_policy": "Never"}, {"image": "NotAName"}],
+    ids=["is not on the node", "has no valid name"],
 )
 def test_d1c_an_image_that_is_not_there_is_named_long_before_the_timeout(room: Room, settings: dict[str, str]) -> None:
     result = room.execute("print(1)", **settings)
     assert f"ImageUnavailable: the node cannot get the image {settings['image']}" in result.stderr
+
+
+def test_a_registry_that_does_not_answer_is_named_at_the_schedule_deadline(room: Room) -> None:
+    result = room.execute("print(1)", image="localhost:1/absent", schedule_timeout_seconds=5)
+    assert "ImageUnavailable: the image localhost:1/absent could not be pulled in time" in result.stderr
 
 
 def test_d3_a_config_map_has_its_owner_from_the_first_moment(room: Room) -> None:
@@ -554,9 +545,3 @@ def test_d27_a_copy_made_after_a_run_runs_too(room: Room, duplicate: Callable[[A
 def test_d30_the_other_executor_type_is_refused_at_construction() -> None:
     with pytest.raises(ConfigError, match="GkeCodeExecutor has no parameter 'executor_type'"):
         GkeCodeExecutor(executor_type="sandbox")
-
-
-def test_files_and_outcomes_are_the_packages_own_types(room: Room) -> None:
-    outcome = room.executor()._sandbox.run("open('x', 'w').write('y')", files=(File(name="in", content=b""),))
-    assert isinstance(outcome, Outcome)
-    assert [file.name for file in outcome.files] == ["x"]

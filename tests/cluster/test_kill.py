@@ -26,17 +26,16 @@ from typing import Any
 import pytest
 from kubernetes import client
 
-from adk_gke_sandbox.cluster import api as kube
-from adk_gke_sandbox.cluster.diagnosis import view
+from adk_gke_sandbox.cluster import api, manifests
 from adk_gke_sandbox.cluster.manifests import DEADLINE_MARGIN_SECONDS, TTL_SECONDS
+from adk_gke_sandbox.cluster.pod_view import view
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import EXECUTION_LABEL, EXECUTOR_RULES
 from infra.local.layout import Layout
 from tests.cluster.identities import kubeconfig, namespace
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(360)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(600)]
 
-KILLS = 100
 AT_ONCE = 3
 """Clients at a time. With more, the pods of the dead keep two cores busy and no client gets as far as its program."""
 
@@ -58,27 +57,31 @@ KINDS = ("jobs", "configmaps", "pods")
 
 CLIENTS = """
 import json, os, pathlib, sys, time
-from adk_gke_sandbox.paths import job
-from adk_gke_sandbox.cluster import api as kube
+from adk_gke_sandbox.cluster import api
 from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.paths.attempt import Attempt, Stage
 from adk_gke_sandbox.sandbox import Sandbox
 
 settings = json.loads(sys.argv[1])
-mark = job._Execution._mark
+reach, request = Attempt.reach, api.Cluster.request
 
-def tell(execution, phase):
-    mark(execution, phase)
-    pathlib.Path(sys.argv[2], execution._name).write_text(phase)
+def tell(attempt, stage):
+    if stage not in attempt._reached and stage >= Stage.SUBMITTED:
+        pathlib.Path(sys.argv[2], asked["name"]).write_text(stage.name)
+    reach(attempt, stage)
 
-job._Execution._mark = tell
-kube.connect(settings["kubeconfig_path"]).close()  # imports what the first connection imports
+def stay(cluster, verb, path, **given):
+    if verb == "create" and asked["stays_before"] and path.endswith(asked["stays_before"]):
+        time.sleep(600)
+    return request(cluster, verb, path, **given)
+
+Attempt.reach, api.Cluster.request = tell, stay
+api.connect(settings["kubeconfig_path"]).close()  # imports what the first connection imports
 for line in sys.stdin:
     asked = json.loads(line)
     pid = os.fork()
     if not pid:
         sandbox = Sandbox(ExecutorConfig(**settings))
-        if asked["stays_before"]:
-            setattr(kube.Cluster, asked["stays_before"], lambda *_: time.sleep(600))
         os.write(1, f"{os.getpid()}\\n".encode())
         outcome = sandbox.run(asked["code"], name=asked["name"])
         os._exit(0 if outcome.reason == "Completed" else 1)
@@ -115,7 +118,7 @@ def clients(settings: dict[str, Any], number: int, folder: Path) -> Iterator[Sim
 
 
 def begin(process: subprocess.Popen[str], name: str, code: str, *, stays_before: str = "") -> int:
-    """Let a client begin an execution, as far as a call if one is named, and return its process id."""
+    """Let a client begin an execution, up to the creation of what is named, and return its process id."""
     assert process.stdin
     assert process.stdout
     process.stdin.write(json.dumps({"name": name, "code": code, "stays_before": stays_before}) + "\n")
@@ -136,7 +139,7 @@ def end(process: subprocess.Popen[str]) -> int:
 class Observer:
     """What the API server tells of a namespace: all that there is, and whatever there was."""
 
-    cluster: kube.Cluster
+    cluster: api.Cluster
     namespace: str
     present: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
     seen: dict[str, set[str]] = field(default_factory=lambda: {kind: set() for kind in (*KINDS, "started")})
@@ -144,9 +147,13 @@ class Observer:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def watch(self, kind: str) -> None:
-        watch = self.cluster.watch(kind, self.namespace, label_selector=EXECUTION_LABEL)
+        woken = threading.Event()
+        path = api.resource("batch/v1" if kind == "jobs" else "v1", kind, self.namespace)
+        watch = self.cluster.watch(path, query={"labelSelector": EXECUTION_LABEL}, wake=woken.set)
         while not self.stopped.is_set():
-            changes = watch.read(0.5)
+            woken.wait(0.5)
+            woken.clear()
+            changes = watch.read()
             if changes is None:
                 changes = watch.reopen()
             with self.changed:
@@ -187,7 +194,7 @@ def place(layout: Layout, admin: client.ApiClient) -> Iterator[str]:
 
 @pytest.fixture
 def observer(layout: Layout, place: str) -> Iterator[Observer]:
-    made = Observer(cluster=kube.connect(str(layout.kubeconfig)), namespace=place)
+    made = Observer(cluster=api.connect(str(layout.kubeconfig)), namespace=place)
     threads = [threading.Thread(target=made.watch, args=(kind,)) for kind in KINDS]
     for thread in threads:
         thread.start()
@@ -205,7 +212,10 @@ def objects(admin: client.ApiClient, place: str) -> list[str]:
     return [item.metadata.name for lister in listers for item in lister(place, label_selector=EXECUTION_LABEL).items]
 
 
+@pytest.mark.parametrize(("kills", "while_it_runs"), [(15, SPECIAL), pytest.param(100, 20, marks=pytest.mark.long)])
 def test_a_client_that_is_killed_at_any_moment_leaves_only_what_expires(
+    kills: int,
+    while_it_runs: int,
     layout: Layout,
     admin: client.ApiClient,
     place: str,
@@ -224,7 +234,7 @@ def test_a_client_that_is_killed_at_any_moment_leaves_only_what_expires(
         "cpu_requested": "5m",
         "mem_requested": "16Mi",
     }
-    moments = [chance.random() for _ in range(KILLS)]
+    moments = [chance.random() for _ in range(kills)]
     stages: Counter[str] = Counter()
     exits: dict[str, int] = {}
 
@@ -240,7 +250,7 @@ def test_a_client_that_is_killed_at_any_moment_leaves_only_what_expires(
 
         def kill_between_the_creates(number: int) -> None:
             process, name = pool.get(), f"between-{number}"
-            pid = begin(process, name, "print('hello')", stays_before="create_config_map")
+            pid = begin(process, name, "print('hello')", stays_before="configmaps")
             observer.wait_until("pods", name)
             os.kill(pid, signal.SIGKILL)
             exits[name] = end(process)
@@ -248,7 +258,7 @@ def test_a_client_that_is_killed_at_any_moment_leaves_only_what_expires(
 
         def kill_before_the_first_create(number: int) -> None:
             process, name = pool.get(), f"before-{number}"
-            pid = begin(process, name, "print('hello')", stays_before="create_job")
+            pid = begin(process, name, "print('hello')", stays_before="jobs")
             os.kill(pid, signal.SIGKILL)
             exits[name] = end(process)
             pool.put(process)
@@ -270,8 +280,8 @@ def test_a_client_that_is_killed_at_any_moment_leaves_only_what_expires(
         pool.put(process)
         latest = min(max(1.2 * (time.monotonic() - started), LATEST_SECONDS[0]), LATEST_SECONDS[1])
 
-        list(threads.map(kill_while_it_runs, range(SPECIAL)))
-        list(threads.map(kill, range(KILLS)))
+        list(threads.map(kill_while_it_runs, range(while_it_runs)))
+        list(threads.map(kill, range(kills)))
         list(threads.map(kill_before_the_first_create, range(SPECIAL)))
         list(threads.map(kill_between_the_creates, range(SPECIAL)))
         last_kill = time.monotonic()
@@ -287,25 +297,23 @@ def test_a_client_that_is_killed_at_any_moment_leaves_only_what_expires(
 
     with capsys.disabled():
         print(
-            f"\nkill test, KILL_SEED={seed}: {KILLS} kills at 0 to {latest:.1f} s, {AT_ONCE} clients at a time, "
+            f"\nkill test, KILL_SEED={seed}: {kills} kills at 0 to {latest:.1f} s, {AT_ONCE} clients at a time, "
             f"in {last_kill - started:.0f} s. The last that had happened was: {stages['nothing']} times nothing, "
-            f"{stages['jobs']} the Job's creation, {stages['configmaps'] + stages['submitted']} its ConfigMap's, "
-            f"{stages['running']} the start of the container, {stages['started']} that of the program, "
-            f"{stages['collected']} its end, {stages['deleted']} the deletion. "
-            f"Also {SPECIAL} kills before the creates, {SPECIAL} between them and {SPECIAL} while a program slept. "
+            f"{stages['jobs']} the Job's creation, {stages['configmaps'] + stages['SUBMITTED']} its ConfigMap's, "
+            f"{stages['RUNNING']} the start of the container, {stages['STARTED']} that of the program, "
+            f"{stages['EXITED'] + stages['COLLECTED']} its end, {stages['DELETED']} the deletion. "
+            f"Also {SPECIAL} kills before the creates, {SPECIAL} between them, {while_it_runs} while a program slept. "
             f"Nothing was left {took:.0f} s after the last kill (promised: {PROMISED_SECONDS} s)"
         )
-    assert stages.total() == KILLS
+    assert stages.total() == kills
     assert {code for name, code in exits.items() if not name.startswith("random")} == {-signal.SIGKILL}
     # Otherwise nothing was shown; when chance hits no client early, the special kills do.
-    assert KILLS - stages["nothing"] - stages["deleted"] > KILLS / 10
+    assert kills - stages["nothing"] - stages["DELETED"] > kills / 10
     assert expired, f"left {took:.0f} s after the last kill: {left}"
     assert left == []
 
 
 def test_the_promise_is_the_deadline_that_every_job_carries() -> None:
-    from adk_gke_sandbox.cluster import manifests
-
     config = ExecutorConfig(timeout_seconds=TIMEOUT_SECONDS, schedule_timeout_seconds=SCHEDULE_TIMEOUT_SECONDS)
     spec = manifests.job(config, "a", [{}])["spec"]
     expires = spec["activeDeadlineSeconds"] + spec["ttlSecondsAfterFinished"]

@@ -63,10 +63,7 @@ _MADE_UP: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
         "name": f"{name}-0a1b2c3",
         "controlPlaneEndpointsConfig": {
             **inputs["controlPlaneEndpointsConfig"],
-            "dnsEndpointConfig": {
-                **inputs["controlPlaneEndpointsConfig"]["dnsEndpointConfig"],
-                "endpoint": ENDPOINT,
-            },
+            "dnsEndpointConfig": {**inputs["controlPlaneEndpointsConfig"]["dnsEndpointConfig"], "endpoint": ENDPOINT},
         },
     },
     "gcp:compute/network:Network": lambda name, _: {"selfLink": f"networks/{name}", "name": name},

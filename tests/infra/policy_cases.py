@@ -54,27 +54,16 @@ _CONTAINER: Final = {
     "image": f"europe-docker.pkg.dev/p/r/data@sha256:{'a' * 64}",
     "env": [{"name": "HOME", "value": "/workspace"}],
     "resources": {"limits": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi"}},
-    "securityContext": {
-        "allowPrivilegeEscalation": False,
-        "runAsNonRoot": True,
-        "capabilities": {"drop": ["ALL"]},
-    },
+    "securityContext": {"allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}},
 }
 
 GUESTS: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
     (FIREWALL, "health-checks"): {"allows": [{"protocol": "tcp"}], "sourceRanges": ["10.0.0.0/20"]},
     (FIREWALL, "by-tag"): {"allows": [{"protocol": "tcp"}], "sourceTags": ["bastion"]},
-    (FIREWALL, "way-out"): {
-        "direction": "EGRESS",
-        "allows": [{"protocol": "tcp"}],
-        "destinationRanges": ["0.0.0.0/0"],
-    },
+    (FIREWALL, "way-out"): {"direction": "EGRESS", "allows": [{"protocol": "tcp"}], "destinationRanges": ["0.0.0.0/0"]},
     (NAT, "nat"): {"sourceSubnetworkIpRangesToNat": "LIST_OF_SUBNETWORKS"},
     (AUTHORIZATION, "policy"): {
-        "defaultAdmissionRule": {
-            "evaluationMode": "ALWAYS_DENY",
-            "enforcementMode": "ENFORCED_BLOCK_AND_AUDIT_LOG",
-        },
+        "defaultAdmissionRule": {"evaluationMode": "ALWAYS_DENY", "enforcementMode": "ENFORCED_BLOCK_AND_AUDIT_LOG"},
         "admissionWhitelistPatterns": [{"namePattern": "europe-docker.pkg.dev/p/r/*"}],
     },
     (PROJECT_BINDING, "auditors"): {"role": "roles/container.viewer", "members": ["group:auditors@example.com"]},
@@ -300,9 +289,7 @@ CLUSTER_CASES: Final = (
         nodePoolDefaults__nodeConfigDefaults__insecureKubeletReadonlyPortEnabled="TRUE",
     ),
     _cluster(
-        "service-external-ips",
-        "serviceExternalIpsConfig.enabled is not set, not false",
-        serviceExternalIpsConfig=GONE,
+        "service-external-ips", "serviceExternalIpsConfig.enabled is not set, not false", serviceExternalIpsConfig=GONE
     ),
 )
 
@@ -536,10 +523,7 @@ NAMESPACE_CASES: Final = (
                 [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*_PRIVATE_RANGES[:2], *_PRIVATE_RANGES[3:]]}}],
                 "169.254.0.0/16",
             ),
-            (
-                [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*_PRIVATE_RANGES[1:], "10.0.0.0/9"]}}],
-                "10.0.0.0/8",
-            ),
+            ([{"ipBlock": {"cidr": "0.0.0.0/0", "except": [*_PRIVATE_RANGES[1:], "10.0.0.0/9"]}}], "10.0.0.0/8"),
             ([{"ipBlock": {"cidr": "169.254.169.254/32"}}], "169.254.0.0/16"),
             ([{"ipBlock": {"cidr": "::/0"}}], "fc00::/7, fe80::/10"),
             ([{"podSelector": {"matchLabels": {"app": "database"}}}], "pods (app=database)"),
@@ -590,9 +574,7 @@ NAMESPACE_CASES: Final = (
     Case(
         rule="sandbox-quota",
         type=QUOTA,
-        change={
-            "spec.hard": {"count/secrets": "0", "count/services": "0", "count/persistentvolumeclaims": "0"},
-        },
+        change={"spec.hard": {"count/secrets": "0", "count/services": "0", "count/persistentvolumeclaims": "0"}},
         says=f"no ResourceQuota of namespace {SANDBOX} bounds count/pods, count/jobs.batch, limits.cpu, limits.memory, "
         "limits.ephemeral-storage",
     ),
@@ -729,9 +711,7 @@ POD_CASES: Final = (
         env=[{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "t", "key": "t"}}}],
     ),
     _container(
-        "pod-secret-environment",
-        "has Secrets in its environment: envFrom",
-        envFrom=[{"secretRef": {"name": "t"}}],
+        "pod-secret-environment", "has Secrets in its environment: envFrom", envFrom=[{"secretRef": {"name": "t"}}]
     ),
     _container("pod-image", "has image python:3.11-slim, which is not named by digest", image="python:3.11-slim"),
     _pod(
@@ -746,12 +726,4 @@ POD_CASES: Final = (
     _container("pod-limits", "has no limit of memory", resources__limits__memory=GONE),
 )
 
-CASES: Final = (
-    *CLUSTER_CASES,
-    *POOL_CASES,
-    *NETWORK_CASES,
-    *PROJECT_CASES,
-    *NAMESPACE_CASES,
-    *RBAC_CASES,
-    *POD_CASES,
-)
+CASES: Final = (*CLUSTER_CASES, *POOL_CASES, *NETWORK_CASES, *PROJECT_CASES, *NAMESPACE_CASES, *RBAC_CASES, *POD_CASES)

@@ -44,12 +44,7 @@ EVERYTHING = {
 }
 """Settings that switch all options on."""
 
-POOLS_OF_STAGING = (
-    "sandboxNodesMin",
-    "sandboxNodesMax",
-    "sandboxSpot",
-    "systemNodesMax",
-)
+POOLS_OF_STAGING = ("sandboxNodesMin", "sandboxNodesMax", "sandboxSpot", "systemNodesMax")
 AUTOPILOT: dict[str, Any] = {"clusterMode": "autopilot", **dict.fromkeys(POOLS_OF_STAGING)}
 """The staging stack as an Autopilot cluster: settings of node pools are refused there."""
 
@@ -97,83 +92,6 @@ def awaited(resource: Registered) -> set[str]:
 # -- the cluster
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("location", "europe-west4"),
-        ("removeDefaultNodePool", True),
-        ("initialNodeCount", 1),
-        ("networkingMode", "VPC_NATIVE"),
-        ("datapathProvider", "ADVANCED_DATAPATH"),
-        ("addonsConfig.networkPolicyConfig.disabled", True),
-        ("enableIntranodeVisibility", True),
-        ("enableShieldedNodes", True),
-        ("enableLegacyAbac", False),
-        ("privateClusterConfig", {"enablePrivateNodes": True}),
-        ("controlPlaneEndpointsConfig.ipEndpointsConfig.enabled", False),
-        ("controlPlaneEndpointsConfig.dnsEndpointConfig.allowExternalTraffic", True),
-        ("controlPlaneEndpointsConfig.dnsEndpointConfig.enableK8sTokensViaDns", False),
-        ("controlPlaneEndpointsConfig.dnsEndpointConfig.enableK8sCertsViaDns", False),
-        ("masterAuth.clientCertificateConfig.issueClientCertificate", False),
-        ("anonymousAuthenticationConfig.mode", "LIMITED"),
-        ("rbacBindingConfig.enableInsecureBindingSystemAuthenticated", False),
-        ("rbacBindingConfig.enableInsecureBindingSystemUnauthenticated", False),
-        ("workloadIdentityConfig.workloadPool", "my-staging-project.svc.id.goog"),
-        ("databaseEncryption", {"state": "ENCRYPTED", "keyName": "sandbox-key-id"}),
-        ("binaryAuthorization.evaluationMode", "DISABLED"),
-        ("securityPostureConfig", {"mode": "BASIC", "vulnerabilityMode": "VULNERABILITY_DISABLED"}),
-        ("nodePoolDefaults.nodeConfigDefaults.insecureKubeletReadonlyPortEnabled", "FALSE"),
-        ("nodePoolDefaults.nodeConfigDefaults.gcfsConfig.enabled", True),
-        ("serviceExternalIpsConfig.enabled", False),
-        ("dnsConfig", {"clusterDns": "CLOUD_DNS", "clusterDnsScope": "CLUSTER_SCOPE"}),
-        ("secretManagerConfig.enabled", True),
-        ("costManagementConfig.enabled", True),
-        ("monitoringConfig.managedPrometheus.enabled", True),
-        ("releaseChannel.channel", "REGULAR"),
-        ("clusterAutoscaling.autoscalingProfile", "OPTIMIZE_UTILIZATION"),
-    ],
-)
-def test_cluster_is_hardened(path: str, value: Any) -> None:
-    assert at(cluster(made()), path) == value
-
-
-def test_control_plane_logs_are_kept() -> None:
-    assert set(at(cluster(made()), "loggingConfig.enableComponents")) == {
-        "SYSTEM_COMPONENTS",
-        "WORKLOADS",
-        "APISERVER",
-        "SCHEDULER",
-        "CONTROLLER_MANAGER",
-    }
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        # Pulumi's own name lets a replacement come before the old one goes.
-        "name",
-        # A change of it is a new cluster.
-        "description",
-        # Presence alone is a conflict, false included.
-        "enableAutopilot",
-        # Calico's, which excludes Dataplane V2.
-        "networkPolicy",
-        # Refused while the IP endpoints are off.
-        "masterAuthorizedNetworksConfig",
-        # Fights the release channel.
-        "nodeVersion",
-        "minMasterVersion",
-        # Cannot be taken back without a new cluster.
-        "enableFqdnNetworkPolicy",
-        "addonsConfig.agentSandboxConfig",
-        "addonsConfig.podSnapshotConfig",
-        "authenticatorGroupsConfig",
-    ],
-)
-def test_cluster_says_nothing_of_what_it_has_no_need_of(path: str) -> None:
-    assert at(cluster(made()), path) is None
-
-
 def test_options_reach_the_cluster() -> None:
     asked = cluster(made(**EVERYTHING))
     assert at(asked, "addonsConfig.agentSandboxConfig.enabled") is True
@@ -191,16 +109,6 @@ def test_maintenance_window_is_the_settings() -> None:
         "endTime": "2026-01-03T08:00:00Z",
         "recurrence": "FREQ=DAILY",
     }
-
-
-def test_cluster_waits_for_its_key_and_its_nodes_identity() -> None:
-    program = made()
-    needed = {
-        f"{each.type} {each.name}"
-        for kind in ("CryptoKeyIAMMember", "RepositoryIamMember", "IAMMember")
-        for each in program.of(kind)
-    }
-    assert needed <= awaited(cluster(program))
 
 
 def test_certificates_of_the_control_plane_are_secrets_in_the_state() -> None:
@@ -291,34 +199,6 @@ def test_gkes_own_taint_and_label_are_left_to_gke() -> None:
         assert not {"taints", "labels", "effectiveTaints"} & pool.inputs["nodeConfig"].keys(), pool.name
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("nodeConfig.imageType", "COS_CONTAINERD"),
-        ("nodeConfig.serviceAccount", "sandbox-nodes-staging@a-project.iam.gserviceaccount.com"),
-        ("nodeConfig.oauthScopes", ["https://www.googleapis.com/auth/cloud-platform"]),
-        ("nodeConfig.workloadMetadataConfig.mode", "GKE_METADATA"),
-        ("nodeConfig.shieldedInstanceConfig", {"enableSecureBoot": True, "enableIntegrityMonitoring": True}),
-        ("nodeConfig.kubeletConfig.insecureKubeletReadonlyPortEnabled", "FALSE"),
-        ("nodeConfig.kubeletConfig.podPidsLimit", 1024),
-        ("nodeConfig.kubeletConfig.cpuCfsQuota", True),
-        ("nodeConfig.metadata", {"disable-legacy-endpoints": "true"}),
-        ("nodeConfig.gcfsConfig.enabled", True),
-        ("nodeConfig.bootDiskKmsKey", "sandbox-key-id"),
-        ("networkConfig.enablePrivateNodes", True),
-        ("management", {"autoRepair": True, "autoUpgrade": True}),
-        ("upgradeSettings", {"strategy": "SURGE", "maxSurge": 1, "maxUnavailable": 0}),
-        ("autoscaling.locationPolicy", "ANY"),
-        ("name", None),
-        ("version", None),
-        ("nodeCount", None),
-    ],
-)
-def test_both_pools_are_hardened(path: str, value: Any) -> None:
-    for pool in pools(made()):
-        assert at(pool, path) == value, pool.name
-
-
 def test_sandbox_pool_starts_from_nothing() -> None:
     _, sandbox = pools(made(sandboxNodesMin=0, sandboxNodesMax=3))
     assert sandbox.inputs["initialNodeCount"] == 0
@@ -330,11 +210,6 @@ def test_floor_is_there_from_the_start_and_never_above_the_limit(least: int, mos
     """GKE counts the first nodes by zone, of which a region has three, and need not fill a pool up to its floor."""
     _, sandbox = pools(made(sandboxNodesMin=least, sandboxNodesMax=most))
     assert sandbox.inputs["initialNodeCount"] == a_zone
-
-
-def test_count_that_the_autoscaler_changed_replaces_no_pool() -> None:
-    for pool in pools(made()):
-        assert list(pool.request.ignoreChanges) == ["initialNodeCount"]
 
 
 def test_settings_reach_the_pools() -> None:
@@ -376,19 +251,6 @@ def test_blue_green_upgrade_drains_before_it_deletes() -> None:
 # -- network
 
 
-def test_network_is_our_own_with_ranges_for_pods_and_services() -> None:
-    program = made()
-    (network,), (subnetwork,) = program.of("Network"), program.of("Subnetwork")
-    assert network.inputs["autoCreateSubnetworks"] is False
-    assert subnetwork.inputs["privateIpGoogleAccess"] is True
-    assert subnetwork.inputs["ipCidrRange"] == "10.64.0.0/20"
-    assert {each["rangeName"]: each["ipCidrRange"] for each in subnetwork.inputs["secondaryIpRanges"]} == {
-        "pods": "10.68.0.0/16",
-        "services": "10.72.0.0/20",
-    }
-    assert subnetwork.inputs["logConfig"]["flowSampling"] == 0.5
-
-
 def test_closed_sandboxes_have_no_way_out() -> None:
     program = made()
     assert program.of("Router") == []
@@ -409,13 +271,7 @@ def test_sandboxes_reach_the_internet_but_nothing_private() -> None:
     _, out = policy.inputs["spec"]["egress"]
     four, six = (peer["ipBlock"] for peer in out["to"])
     assert four["cidr"] == "0.0.0.0/0"
-    assert set(four["except"]) == {
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "100.64.0.0/10",
-        "169.254.0.0/16",
-    }
+    assert set(four["except"]) == {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16"}
     assert six == {"cidr": "::/0", "except": ["fc00::/7", "fe80::/10"]}
 
 
@@ -491,29 +347,9 @@ def test_nobody_is_bound_to_the_sandboxes_service_account() -> None:
         assert "/ns/agent-sandbox/" not in json.dumps(resource.inputs), resource.name
 
 
-def test_google_may_use_the_key_and_nobody_else() -> None:
-    members = made().of("CryptoKeyIAMMember")
-    assert {(member.inputs["role"], member.inputs["member"]) for member in members} == {
-        (
-            "roles/cloudkms.cryptoKeyEncrypterDecrypter",
-            f"serviceAccount:service-{PROJECT_NUMBER}@{robot}.iam.gserviceaccount.com",
-        )
-        for robot in ("container-engine-robot", "compute-system")
-    }
-
-
 def test_compute_engine_has_no_use_for_the_key_of_secrets_alone() -> None:
     (member,) = made(encryptBootDisks=False).of("CryptoKeyIAMMember")
     assert "container-engine-robot" in member.inputs["member"]
-
-
-def test_key_rotates_and_is_called_as_pulumi_likes() -> None:
-    (key,) = made().of("CryptoKey")
-    assert key.inputs["rotationPeriod"] == "7776000s"
-    # A key ring cannot be deleted: its name would be taken for ever.
-    for kind in ("KeyRing", "CryptoKey"):
-        (resource,) = made().of(kind)
-        assert "name" not in resource.inputs
 
 
 # -- images

@@ -196,12 +196,7 @@ def test_page_lists_every_output(component: type) -> None:
 
 
 def example(**settings: str) -> Program:
-    least = {
-        "kubeconfig": "~/.kube/config",
-        "context": "team",
-        "endpoint": "https://10.0.0.2:6443",
-        "image": IMAGE,
-    }
+    least = {"kubeconfig": "~/.kube/config", "context": "team", "endpoint": "https://10.0.0.2:6443", "image": IMAGE}
     return run_program(
         {**least, **settings}, "team", program=lambda: runpy.run_path(str(EXAMPLE / "__main__.py")) and None
     )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
 import http.server
-import ipaddress
 import json
 import ssl
 import stat
@@ -17,42 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from infra.local import pki
 from infra.local.credentials import CredentialsError, service_account_kubeconfig
-
-
-def _certificate(
-    name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    signer = issuer[1] if issuer else key
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer[0].subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-    )
-    return builder.sign(signer, hashes.SHA256()), key
-
-
-def _pem(pair: tuple[x509.Certificate, ec.EllipticCurvePrivateKey]) -> tuple[bytes, bytes]:
-    certificate, key = pair
-    return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+from infra.local.layout import Layout
 
 
 @dataclass
@@ -65,18 +30,17 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    authority = _certificate("ca")
-    ca = _pem(authority)[0]
-    serving, client = _pem(_certificate("api", authority)), _pem(_certificate("admin", authority))
-    (tmp_path / "serving.pem").write_bytes(b"".join(serving))
-    fake = Server(kubeconfig=tmp_path / "admin")
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    layout = Layout(name="fake")
+    pki.create(layout)
+    fake = Server(kubeconfig=layout.kubeconfig)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             peer = self.connection.getpeercert()  # type: ignore[attr-defined]
-            fake.asked.append((self.path, body, peer["subject"][0][0][1]))
+            fake.asked.append((self.path, body, peer["subject"][-1][0][1]))
             status, answer = fake.answer
             text = json.dumps(answer).encode()
             self.send_response(status)
@@ -87,36 +51,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
         def log_message(self, *args: object) -> None:
             pass
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=ca.decode())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=layout.pki / "ca.crt")
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(tmp_path / "serving.pem")
+    context.load_cert_chain(layout.pki / "apiserver.crt", layout.pki / "apiserver.key")
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
         listening.socket = context.wrap_socket(listening.socket, server_side=True)
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         url = f"https://127.0.0.1:{listening.server_address[1]}"
-        _write_admin(fake.kubeconfig, url, ca, *client)
+        layout.kubeconfig.write_text(layout.kubeconfig.read_text().replace(layout.server, url))
         yield fake
         listening.shutdown()
         thread.join()
-
-
-def _write_admin(path: Path, url: str, ca: bytes, certificate: bytes, key: bytes) -> None:
-    def encoded(data: bytes) -> str:
-        return base64.b64encode(data).decode()
-
-    document = {
-        "clusters": [{"name": "local", "cluster": {"server": url, "certificate-authority-data": encoded(ca)}}],
-        "users": [
-            {
-                "name": "admin",
-                "user": {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)},
-            }
-        ],
-        "contexts": [{"name": "here", "context": {"cluster": "local", "user": "admin"}}],
-        "current-context": "here",
-    }
-    path.write_text(yaml.safe_dump(document))
 
 
 def refusal(admin: Path, tmp_path: Path) -> str:
@@ -133,12 +79,8 @@ def test_admin_certificate_asks_for_the_token_of_that_service_account(server: Se
     assert server.asked == [
         (
             "/api/v1/namespaces/agents/serviceaccounts/agent/token",
-            {
-                "apiVersion": "authentication.k8s.io/v1",
-                "kind": "TokenRequest",
-                "spec": {"expirationSeconds": 900},
-            },
-            "admin",
+            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 900}},
+            "kubernetes-admin",
         )
     ]
 
@@ -150,9 +92,10 @@ def test_written_kubeconfig_has_the_token_the_same_cluster_and_context_and_no_ad
     written, admin = yaml.safe_load(out.read_text()), yaml.safe_load(server.kubeconfig.read_text())
     assert written["users"] == [{"name": "agents-agent", "user": {"token": "a-token"}}]
     assert written["clusters"] == admin["clusters"]
-    assert written["current-context"] == "here"
+    context = admin["current-context"]
+    assert written["current-context"] == context
     assert written["contexts"] == [
-        {"name": "here", "context": {"cluster": "local", "user": "agents-agent", "namespace": "agents"}}
+        {"name": context, "context": {"cluster": context, "user": "agents-agent", "namespace": "agents"}}
     ]
 
 
@@ -208,7 +151,7 @@ def test_kubeconfig_without_a_client_certificate(server: Server, tmp_path: Path)
     document["users"][0]["user"] = {"token": "x"}
     server.kubeconfig.write_text(yaml.safe_dump(document))
     assert refusal(server.kubeconfig, tmp_path) == (
-        f"{server.kubeconfig}: context 'here' has no client certificate. "
+        f"{server.kubeconfig}: context {document['current-context']!r} has no client certificate. "
         "Use an admin kubeconfig with one, or `kubectl create token`"
     )
 

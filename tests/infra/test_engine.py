@@ -112,18 +112,6 @@ def test_preview_after_up_has_no_changes(provisioned: Trial) -> None:
     provisioned.preview()
 
 
-def test_second_up_changes_nothing(provisioned: Trial) -> None:
-    assert "21 unchanged" in provisioned.up()
-
-
-def test_mounted_contract_is_the_exported_one(provisioned: Trial, core: client.CoreV1Api) -> None:
-    document = core.read_namespaced_config_map("adk-gke-sandbox", provisioned.agents).data[CONTRACT_KEY]
-    contract = parse(document)
-    assert contract == parse(stack.output(provisioned.where))
-    assert contract.namespace == provisioned.sandbox
-    assert contract.image == IMAGE
-
-
 def test_no_service_account_but_the_agents_mounts_a_token(provisioned: Trial, core: client.CoreV1Api) -> None:
     mounts = {
         (namespace, account.metadata.name): account.automount_service_account_token
@@ -205,16 +193,6 @@ def test_secret_and_service_are_refused_by_quota(provisioned: Trial, core: clien
     service = {"metadata": {"name": "x"}, "spec": {"ports": [{"port": 80}]}}
     with pytest.raises(client.ApiException, match="exceeded quota: sandbox, requested: count/services=1"):
         core.create_namespaced_service(provisioned.sandbox, service, dry_run="All")
-
-
-def test_all_traffic_of_sandboxes_is_denied(provisioned: Trial, admin: client.ApiClient) -> None:
-    (policy,) = client.NetworkingV1Api(admin).list_namespaced_network_policy(provisioned.sandbox).items
-    assert policy.spec.to_dict() == {
-        "pod_selector": {"match_expressions": None, "match_labels": None},
-        "policy_types": ["Ingress", "Egress"],
-        "ingress": None,
-        "egress": None,
-    }
 
 
 def test_state_holds_no_credential_of_the_cluster(provisioned: Trial, layout: Layout) -> None:

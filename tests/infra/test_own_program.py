@@ -15,7 +15,6 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from adk_gke_sandbox.contract import CONTRACT_CONFIG_MAP, CONTRACT_KEY, parse
 from infra.environment import FORMER_NAMES
 from infra.local import engine, stack
 from infra.local.layout import Layout
@@ -106,22 +105,9 @@ def write_project(where: engine.Stack, settings: dict[str, str]) -> None:
         (where.folder / "bin" / tool).hardlink_to(where.tools[tool])
 
 
-def test_team_gets_both_namespaces_with_their_labels(team: Team, core: client.CoreV1Api) -> None:
-    labels = core.read_namespace(team.sandboxes).metadata.labels
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert labels["adk-gke-sandbox/stack"] == team.where.name
-    assert core.read_namespace(team.agents).metadata.labels["pod-security.kubernetes.io/enforce"] == "baseline"
-
-
 def test_teams_own_quota_is_in_force(team: Team, core: client.CoreV1Api) -> None:
     hard = core.read_namespaced_resource_quota("sandbox", team.sandboxes).spec.hard
     assert (hard["pods"], hard["limits.memory"]) == ("20", "20Gi")
-
-
-def test_contract_is_exported_and_mounted_alike(team: Team, core: client.CoreV1Api) -> None:
-    mounted = core.read_namespaced_config_map(CONTRACT_CONFIG_MAP, team.agents).data[CONTRACT_KEY]
-    assert parse(mounted) == parse(team.output())
-    assert parse(mounted).ceilings.cpu == "2"
 
 
 def test_exported_contract_runs_a_program_in_gvisor(team: Team, layout: Layout, tmp_path: Path) -> None:
@@ -135,12 +121,6 @@ def test_exported_contract_runs_a_program_in_gvisor(team: Team, layout: Layout, 
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     assert "Starting gVisor" in done.stdout
-
-
-def test_second_up_changes_nothing(team: Team) -> None:
-    report = team.up()
-    assert "unchanged" in report
-    assert not {"created", "updated", "replaced", "deleted"} & set(report.split())
 
 
 def test_state_with_former_names_is_taken_over(team: Team, core: client.CoreV1Api) -> None:

@@ -150,9 +150,7 @@ def test_sandboxes_with_a_way_out_break_no_rule(run: Run, mode: str) -> None:
 
 
 def test_agents_with_roles_and_a_managed_image_policy_break_no_rule(run: Run) -> None:
-    found = judged(
-        recorded(run, "staging", agentRoles=["roles/aiplatform.user"], binaryAuthorization="manage"),
-    )
+    found = judged(recorded(run, "staging", agentRoles=["roles/aiplatform.user"], binaryAuthorization="manage"))
     assert set(found) == {"google-groups"}
 
 
@@ -420,10 +418,7 @@ ABOUT = f"{NUMBERED} (from shielded-nodes for sandbox-cluster)"
             f"{NUMBERED} (from shielded-node for sandbox-cluster) names no rule. Use shielded-nodes, or a name of "
             "docs/cis.md.",
         ),
-        (
-            entry(rule="zzz"),
-            f"{NUMBERED} (from zzz for sandbox-cluster) names no rule. Use a name of docs/cis.md.",
-        ),
+        (entry(rule="zzz"), f"{NUMBERED} (from zzz for sandbox-cluster) names no rule. Use a name of docs/cis.md."),
         (
             entry(until="2026-12-31"),
             f"{ABOUT} has the unknown key until. There are rule, stack, resource, reason, expires.",

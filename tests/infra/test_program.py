@@ -17,40 +17,6 @@ PROVIDER = "pulumi:providers:kubernetes"
 COMPONENT = "adk:infra:SandboxEnvironment"
 
 
-def names(run: Run, **config: str) -> list[tuple[str, str]]:
-    return sorted((resource.type, resource.name) for resource in run(**config).resources)
-
-
-def test_program_registers_exactly_these_resources(run: Run) -> None:
-    kinds = {f"{resource.type.split(':')[-1]} {resource.name}" for resource in run().resources}
-    assert kinds == {
-        "kubernetes cluster",
-        "SandboxEnvironment sandbox",
-        "ValidatingAdmissionPolicy sandbox-pods",
-        "ValidatingAdmissionPolicyBinding sandbox-pods",
-        "ValidatingAdmissionPolicy sandbox-jobs",
-        "ValidatingAdmissionPolicyBinding sandbox-jobs",
-        "Namespace sandbox-agents-namespace",
-        "Namespace sandbox-namespace",
-        "ServiceAccountPatch sandbox-agents-default",
-        "ServiceAccountPatch sandbox-default",
-        "ServiceAccount sandbox-agent",
-        "ServiceAccount sandbox-runner",
-        "Role sandbox-executor",
-        "RoleBinding sandbox-executor",
-        "ResourceQuota sandbox-quota",
-        "LimitRange sandbox-limits",
-        "NetworkPolicy sandbox-deny-all",
-        "NetworkPolicy sandbox-agents-deny-all",
-        "NetworkPolicy sandbox-agents-egress",
-        "ConfigMap sandbox-contract",
-    }
-
-
-def test_second_run_in_one_process_registers_the_same_set(run: Run) -> None:
-    assert names(run) == names(run)
-
-
 def test_preview_registers_the_same_set(run: Run) -> None:
     up = sorted((resource.type, resource.name) for resource in run().resources)
     preview = sorted((resource.type, resource.name) for resource in run(preview=True).resources)
@@ -71,13 +37,6 @@ def test_every_kubernetes_object_is_a_child_of_the_component_and_uses_the_explic
 
 def test_nothing_is_protected_in_the_local_stack(run: Run) -> None:
     assert [resource.name for resource in run().resources if resource.request.protect] == []
-
-
-def test_provider_uses_the_named_context_and_survives_a_changed_kubeconfig(run: Run) -> None:
-    inputs = run(context="one").one("kubernetes", "cluster").inputs
-    assert inputs["context"] == "one"
-    assert inputs["clusterIdentifier"] == "one"
-    assert inputs["enableConfigMapMutable"] == "true"
 
 
 def test_contract_is_exported_and_mounted_alike(run: Run) -> None:
@@ -176,44 +135,6 @@ def test_quota_forbids_secrets_unless_programs_may_have_some(run: Run) -> None:
     assert "count/secrets" not in hard
 
 
-def test_quota_of_the_sandbox_namespace(run: Run) -> None:
-    assert run().one("ResourceQuota", "sandbox-quota").inputs["spec"] == {
-        "hard": {
-            "pods": "60",
-            "count/pods": "180",
-            "count/jobs.batch": "120",
-            "count/configmaps": str(32 * 120 + 1),
-            "count/secrets": "0",
-            "count/services": "0",
-            "count/persistentvolumeclaims": "0",
-            "requests.cpu": "60",
-            "requests.memory": "60Gi",
-            "requests.ephemeral-storage": "61440Mi",
-            "limits.cpu": "60",
-            "limits.memory": "60Gi",
-            "limits.ephemeral-storage": "61440Mi",
-        }
-    }
-
-
-def test_limit_range_fills_the_contracts_defaults_and_holds_its_ceilings(run: Run) -> None:
-    container, pod = run().one("LimitRange", "sandbox-limits").inputs["spec"]["limits"]
-    most = {"cpu": "4", "memory": "8Gi", "ephemeral-storage": "1024Mi"}
-    assert container == {
-        "type": "Container",
-        "default": {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "256Mi"},
-        "defaultRequest": {"cpu": "200m", "memory": "256Mi", "ephemeral-storage": "256Mi"},
-        "max": most,
-    }
-    assert pod == {"type": "Pod", "max": most}
-
-
-@pytest.mark.parametrize("logical", ["sandbox-deny-all", "sandbox-agents-deny-all"])
-def test_every_pod_is_denied_all_traffic(run: Run, logical: str) -> None:
-    spec = run().one("NetworkPolicy", logical).inputs["spec"]
-    assert spec == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-
-
 def test_no_policy_opens_anything_in_the_sandbox_namespace(run: Run) -> None:
     policies = [p for p in run().of("NetworkPolicy") if p.inputs["metadata"]["namespace"] == "agent-sandbox"]
     assert [policy.name for policy in policies] == ["sandbox-deny-all"]
@@ -237,20 +158,10 @@ def test_settings_reach_the_objects(run: Run) -> None:
 
 
 def test_bad_setting_ends_the_program_before_any_resource_with_one_line(run: Run) -> None:
-    with pytest.raises(pulumi.RunError) as raised:
+    with pytest.raises(
+        pulumi.RunError, match=r"^adk-gke-sandbox:image='python:3\.11-slim' is not an image by digest\."
+    ):
         run(image="python:3.11-slim")
-    assert str(raised.value) == (
-        "adk-gke-sandbox:image='python:3.11-slim' is not an image by digest. Set it with `pulumi config set "
-        "image europe-docker.pkg.dev/my-project/sandbox/data@sha256:DIGEST`"
-    )
-
-
-def test_misspelt_setting_is_refused_with_the_right_spelling(run: Run) -> None:
-    with pytest.raises(pulumi.RunError) as raised:
-        run(quotaPod="3")
-    assert str(raised.value) == (
-        "adk-gke-sandbox:quotaPod is not a setting. Did you mean quotaPods? Remove it with `pulumi config rm quotaPod`"
-    )
 
 
 @pytest.mark.parametrize("preview", [False, True])
@@ -260,19 +171,6 @@ def test_every_nested_key_is_one_the_provider_knows(run: Run, stack: str, previe
     for resource in run(stack=stack, preview=preview).resources:
         if resource.type.startswith(("kubernetes:", "gcp:")):
             assert unknown_keys(resource.inputs, arguments_of(resource.type)) == [], resource.name
-
-
-@pytest.mark.parametrize(
-    ("name", "path", "key"),
-    [("sandbox-gvisor-pool", "nodeConfig.sandboxConfig", "typ"), ("sandbox-gvisor-pool", "nodeConfig", "sandboxConfg")],
-)
-def test_misspelt_nested_key_of_a_node_pool_would_be_found(run: Run, name: str, path: str, key: str) -> None:
-    pool = run(stack="staging").one("NodePool", name)
-    inside = pool.inputs
-    for step in path.split("."):
-        inside = inside[step]
-    inside[key] = "GVISOR"
-    assert unknown_keys(pool.inputs, arguments_of(pool.type)) == [f"{path}.{key}"]
 
 
 def test_misspelt_nested_key_would_be_found(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -11,7 +10,6 @@ from typing import Any, Final
 from standin.cloud import CloudError, Json, World
 from standin.kinds import CLUSTER, NETWORK, ROUTER, SUBNETWORK, Kind, short
 from standin.schema import Problem
-from standin.wire import UNKNOWN
 
 _COMPUTE_NAME: Final = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 
@@ -39,43 +37,6 @@ def existing(world: World, kind: str, reference: Any) -> Json:
             return network
     what = "networks" if kind == NETWORK else "subnetworks"
     raise CloudError(f"googleapi: Error 404: The resource '{what}/{short(reference)}' was not found, notFound")
-
-
-def _check_subnetwork(inputs: Json) -> list[Problem]:
-    found = _compute_name(inputs)
-    for path, value in _ranges(inputs).items():
-        try:
-            ipaddress.ip_network(value)
-        except ValueError:
-            found.append((path, f'"{path}" is not a valid CIDR: invalid CIDR address: {value}'))
-    return found
-
-
-def _ranges(inputs: Json) -> dict[str, str]:
-    secondary = inputs.get("secondaryIpRanges") or []
-    ranges = {f"secondaryIpRanges[{index}].ipCidrRange": each["ipCidrRange"] for index, each in enumerate(secondary)}
-    found = {"ipCidrRange": inputs.get("ipCidrRange"), **ranges}
-    return {path: value for path, value in found.items() if value not in (None, UNKNOWN)}
-
-
-def _admit_subnetwork(world: World, inputs: Json) -> None:
-    network = existing(world, NETWORK, inputs["network"])
-    taken = [
-        (ipaddress.ip_network(each), other["outputs"]["selfLink"])
-        for other in world.of(SUBNETWORK)
-        if short(other["inputs"]["network"]) == short(network["outputs"]["selfLink"])
-        for each in _ranges(other["inputs"]).values()
-    ]
-    for value in _ranges(inputs).values():
-        mine = ipaddress.ip_network(value)
-        for theirs, owner in taken:
-            if mine.overlaps(theirs):
-                raise CloudError(
-                    "Error waiting to create Subnetwork: Error waiting for Creating Subnetwork: "
-                    f"Invalid IPCidrRange: {value} conflicts with existing subnetwork '{short(owner)}' "
-                    f"in region '{inputs['region']}'."
-                )
-        taken.append((mine, inputs["name"]))
 
 
 def _release_network(world: World, outputs: Json) -> None:
@@ -116,8 +77,8 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             identity="projects/{project}/regions/{region}/subnetworks/{name}",
             naming="name",
             replaces=frozenset({"name", "project", "region", "network", "description", "purpose"}),
-            check=_check_subnetwork,
-            admit=_admit_subnetwork,
+            check=_compute_name,
+            admit=lambda world, inputs: (existing(world, NETWORK, inputs["network"]), None)[1],
             release=_release_subnetwork,
             outputs=lambda _, inputs: {"selfLink": _link("subnetworks", inputs), "subnetworkId": 1},
         ),

@@ -25,14 +25,6 @@ CLIENT_CERTIFICATE: Final = "c3RhbmQtaW4tY2VydGlmaWNhdGU="
 CLIENT_KEY: Final = "c3RhbmQtaW4ta2V5"
 """What a cluster's certificates look like here; base64 of words, of no use anywhere."""
 
-FLOORS: Final = MappingProxyType(
-    {
-        "addonsConfig.agentSandboxConfig.enabled": "1.35.2-gke.1269000",
-        "addonsConfig.podSnapshotConfig.enabled": "1.35.3-gke.1234000",
-    }
-)
-"""The oldest GKE version of an add-on."""
-
 _AUTOPILOT_EXCLUDES: Final = (
     "removeDefaultNodePool",
     "enableShieldedNodes",
@@ -106,13 +98,6 @@ def _admit_cluster(world: World, inputs: Json) -> None:
                 )
     admit_key(world, at(inputs, "databaseEncryption.keyName"), "container-engine-robot")
     admit_account(world, at(inputs, "nodeConfig.serviceAccount"))
-    version = control_plane_version(world, inputs)
-    for path, floor in FLOORS.items():
-        if at(inputs, path) and version_key(version) < version_key(floor):
-            raise CloudError(
-                f"googleapi: Error 400: {short(path.split('.')[1])} requires GKE version {floor} or later; "
-                f"the cluster has {version}., badRequest"
-            )
 
 
 def control_plane_version(world: World, inputs: Json) -> str:

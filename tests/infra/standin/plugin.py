@@ -337,10 +337,7 @@ def _fail_half_made(
     detail = any_pb2.Any()
     detail.Pack(
         provider_pb2.ErrorResourceInitFailed(
-            id=identity,
-            properties=encode(_marked(outputs)),
-            inputs=encode(inputs),
-            reasons=[message],
+            id=identity, properties=encode(_marked(outputs)), inputs=encode(inputs), reasons=[message]
         )
     )
     status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=message, details=[detail])
