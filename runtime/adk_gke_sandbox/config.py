@@ -57,13 +57,17 @@ _Labels = Annotated[Mapping[str, str], _checked(check_labels)]
 _Seconds = Annotated[float, Field(strict=True, gt=0, le=86400, allow_inf_nan=False)]
 
 
+def in_pod(token: Path = _SERVICE_ACCOUNT_TOKEN) -> bool:
+    """Return whether this process runs in a pod that has a ServiceAccount's token."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and token.exists()
+
+
 def context_of(contract: Contract, token: Path = _SERVICE_ACCOUNT_TOKEN) -> str | None:
     """Return the kubeconfig context of a contract's cluster, whichever kubeconfig it is in; ``None`` inside a pod.
 
     A pod that has a ServiceAccount's token reaches its own cluster, and has no kubeconfig with the contract's context.
     """
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ and token.exists()
-    return None if inside else contract.cluster.context or None
+    return None if in_pod(token) else contract.cluster.context or None
 
 
 class ExecutorConfig(BaseModel):

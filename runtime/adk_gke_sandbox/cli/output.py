@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from adk_gke_sandbox import telemetry
-from adk_gke_sandbox.config import MIB
 from adk_gke_sandbox.errors import SandboxError
 from adk_gke_sandbox.execution import File, Timings
 
@@ -43,7 +42,7 @@ def phases(title: str, timings: Timings, cpu_seconds: float, peak_memory_bytes: 
     """Return a table of the phases and the usage of an execution."""
     seconds = {phase: getattr(timings, phase) for phase in (*telemetry.PHASES, "total")} | {"cpu": cpu_seconds}
     shown = {name: f"{value:.2f} s" for name, value in seconds.items()}
-    shown["peak memory"] = f"{peak_memory_bytes / MIB:.0f} MiB"
+    shown["peak memory"] = f"{peak_memory_bytes / 2**20:.0f} MiB"
     table = Table(*(Column(name, justify="right") for name in shown), title=title)
     table.add_row(*shown.values())
     return table
