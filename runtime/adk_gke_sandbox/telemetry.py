@@ -21,6 +21,9 @@ from adk_gke_sandbox.execution import CODE_REASONS, Outcome, Reason, Timings
 SCOPE: Final = "adk_gke_sandbox"
 log: Final = logging.getLogger(SCOPE)
 
+_QUOTING: Final = frozenset({Reason.SANDBOX_LOST, Reason.REPLY_INCOMPLETE})
+"""Reasons whose message may quote names of files, or the program's last words; the log does not have it."""
+
 PHASES: Final = ("submit", "schedule", "start", "run", "collect", "delete")
 """Children of the span of an execution, in order; fields of ``Timings``."""
 
@@ -43,8 +46,7 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
     _trace(outcome, config, ended_ns, invocation_id)
     _measure(outcome, config)
     failed = _failed(outcome.reason)
-    # What a lost sandbox reports may quote file names, or the program's last words.
-    told = outcome.message and failed and outcome.reason is not Reason.SANDBOX_LOST
+    told = outcome.message and failed and outcome.reason not in _QUOTING
     log.log(
         logging.WARNING if failed else logging.INFO,
         "execution %s: %s in %.2f s%s",

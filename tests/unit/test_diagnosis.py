@@ -214,8 +214,8 @@ def test_a_service_meshs_container_is_not_taken_for_ours() -> None:
 
 
 NO_HANDLER = (
-    "the sandbox cannot have the RuntimeClass 'gvisor': {}. Check that it exists and that its handler, runsc for "
-    "gVisor, is set up on the node; on GKE both come with a node pool that has GKE Sandbox"
+    "the sandbox cannot have the RuntimeClass 'gvisor': {}. Check that it exists and that its handler (runsc, on "
+    "GKE gvisor) is set up on the node; on GKE both come with a node pool that has GKE Sandbox"
 )
 EVENTS = {
     "handler of containerd": (

@@ -352,7 +352,11 @@ def test_without_gvisor_nothing_of_a_request_that_asks_for_it_is_written_or_run(
     kernel = f"Linux {os.uname().release}"
     assert (found.reason, found.started, found.kernel) == (Reason.ISOLATION_MISSING, False, kernel)
     assert list(place.workspace.iterdir()) == []
-    for words in (kernel, "The handler of the RuntimeClass must be runsc", "runtime_class=None"):
+    for words in (
+        kernel,
+        "must be gVisor's: runsc, on GKE gvisor",
+        "runtime_class=None",
+    ):
         assert words in found.message
 
 

@@ -311,6 +311,12 @@ def is_lost(api: FakeApi) -> None:
     api.lists["pods"] = [pod({"terminated": last}, phase="Failed")]
 
 
+def loses_its_rest(api: FakeApi) -> None:
+    """The same, and the program's end is told, but nothing behind it."""
+    is_lost(api)
+    api.logs = [SAID + frame("exit", reason="Completed", exit_code=0)]
+
+
 def cannot_be_deleted(api: FakeApi) -> None:
     ends(reason="Completed", exit_code=0)(api)
     api.faults["delete", "jobs", 0] = Fault(status=403, reason="Forbidden", message="cannot delete")
@@ -330,10 +336,11 @@ def is_refused(api: FakeApi) -> None:
             Reason.SANDBOX_LOST,
         ),
         (is_lost, Reason.SANDBOX_LOST),
+        (loses_its_rest, Reason.REPLY_INCOMPLETE),
         (cannot_be_deleted, Reason.COMPLETED),
         (is_refused, Reason.ADMISSION_DENIED),
     ],
-    ids=["completed", "failed", "refused by the runner", "lost", "not deleted", "refused by the cluster"],
+    ids=["completed", "failed", "refused by the runner", "lost", "cut", "not deleted", "refused by the cluster"],
 )
 def test_nothing_of_the_program_its_data_or_its_user_is_told(
     exported: Exported,

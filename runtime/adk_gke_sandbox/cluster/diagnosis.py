@@ -185,9 +185,9 @@ def from_event(event: Mapping[str, Any], *, runtime_class: str | None) -> Diagno
     if reason in ("FailedCreate", "FailedCreatePodSandBox") and _NO_HANDLER.search(message):
         return Diagnosis(
             Reason.ISOLATION_MISSING,
-            f"the sandbox cannot have the RuntimeClass {runtime_class!r}: {message}. Check that it "
-            "exists and that its handler, runsc for gVisor, is set up on the node; on GKE both come with a node pool "
-            "that has GKE Sandbox",
+            f"the sandbox cannot have the RuntimeClass {runtime_class!r}: {message}. Check that it exists "
+            "and that its handler (runsc, on GKE gvisor) is set up on the node; on GKE both come with a node pool that "
+            "has GKE Sandbox",
         )
     if reason == "FailedCreate":
         return refused_pod(message)

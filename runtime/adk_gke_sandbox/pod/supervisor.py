@@ -130,9 +130,9 @@ class Supervisor:
             # Before anything of the request is written or reaches the worker.
             raise IsolationMissing(
                 f"the program was not started: the sandbox runs under the kernel {kernel}, and the settings ask for "
-                "gVisor. The handler of the RuntimeClass must be runsc (`kubectl get runtimeclass` shows it). Name a "
-                "RuntimeClass with this handler, or have it corrected; where a cluster is meant to have no gVisor, say "
-                "so with runtime_class=None"
+                "gVisor. The handler of the RuntimeClass must be gVisor's: runsc, on GKE gvisor (`kubectl get "
+                "runtimeclass` shows it). Name a RuntimeClass with this handler, or have it corrected; where a cluster "
+                "is meant to have no gVisor, say so with runtime_class=None"
             )
         if any(name.startswith(("PYTHON", "LD_")) for name in request["env"]):
             # These are read when an interpreter starts, so this one has come too early.
