@@ -348,6 +348,20 @@ def test_what_keeps_a_pod_waiting_is_told_at_the_deadline(api: FakeApi) -> None:
     assert 'the node could not mount a volume of the pod: configmap "x" not found' in outcome.message
 
 
+def test_the_events_of_a_pod_are_watched_once_however_often_its_status_changes(api: FakeApi) -> None:
+    api.watches = {"pods": [[added(WAITING)]], "events": [[]]}
+    states = [pod({"waiting": {"reason": f"Try{number}"}}, phase="Pending") for number in range(9)]
+
+    def look() -> bool:
+        if states and api.count["watch", "events"]:
+            api.pushed["pods"].put(added(states.pop(), "MODIFIED"))
+        return False
+
+    assert run(api, aborted=look, schedule_timeout_seconds=9).reason is Reason.UNSCHEDULABLE
+    assert states == []
+    assert api.count["watch", "events"] == 1
+
+
 def test_a_mount_that_is_tried_again_is_no_failure(api: FakeApi) -> None:
     api.watches = {"pods": [[added(WAITING)]], "events": [[event("FailedMount", 'configmap "x" not found')], []]}
     api.on_call["watch", "events"] = lambda: api.pushed["pods"].put(added(RUNNING))

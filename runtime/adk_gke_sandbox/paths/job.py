@@ -236,7 +236,8 @@ class _Sandbox:
         Returns:
             Why there is no end.
         """
-        for turn in count(1):
+        reads = 0
+        while True:
             over = pod.over
             try:
                 stream = self._attempt.call(lambda: self._open_log(pod), Stream.close)
@@ -250,16 +251,16 @@ class _Sandbox:
                 elif lost := pod.without_log():
                     return lost
             else:
+                reads += 1
                 self._read_log(stream, pod)
-                if self._transcript.ended and (turn > 1 or not self._transcript.gap):
+                if self._transcript.ended and (reads > 1 or not self._transcript.gap):
                     return None
                 # The log of a pod that was over before it was opened has told all it will ever tell, unless it was cut.
                 if pod.deleted or (over and not stream.cut):
                     return None if self._transcript.ended else diagnosis.after_start(pod.view, deleted=pod.deleted)
-                if turn > 1:
+                if reads > 1:
                     self._ask_for_news(pod)
             self._attempt.pause(REOPEN_SECONDS)
-        raise AssertionError("the loop has no end")
 
     def _open_log(self, pod: PodWatch) -> Stream:
         name = pod.view.name if pod.view is not None else self._name
@@ -293,7 +294,7 @@ class _Sandbox:
             pump(stream, seen, self._attempt, enough)
         finally:
             # A log that is read anew may know less: the pod may be going, its beginning may be gone.
-            self._transcript = max(self._transcript, seen, key=_knowledge)
+            self._transcript = max(seen, self._transcript, key=_knowledge)
 
     def _ask_for_news(self, pod: PodWatch) -> None:
         """Learn whether the pod whose log has ended still runs; a watch may have died in silence."""

@@ -97,7 +97,7 @@ class PodWatch:
                     # Its container may have started unseen: the log tells.
                     self._going_since = self._attempt.clock.now()
                     return None
-                if (wanted := self._events_of()) != source:
+                if (wanted := self._events_of(source)) != source:
                     if events is not None:
                         events.close()
                     source = wanted
@@ -120,11 +120,16 @@ class PodWatch:
             return diagnosis.lost_early(self.view)
         return None
 
-    def _events_of(self) -> str:
-        """Return whose events to read; nobody's while all goes well, so that a good run makes no call more."""
+    def _events_of(self, source: str) -> str:
+        """Return whose events to read; nobody's while all goes well, so that a good run makes no call more.
+
+        Args:
+            source: Whose events are read now.
+        """
         if self.view is None:
             return self._job if self._attempt.seconds_since(Stage.SUBMITTED) > JOB_EVENTS_SECONDS else ""
-        return self.view.name if self._attempt.clock.now() > self._changed + POD_EVENTS_SECONDS else ""
+        waits = self._attempt.clock.now() > self._changed + POD_EVENTS_SECONDS
+        return self.view.name if waits or source == self.view.name else ""
 
     def _cause(self, events: Watch | None) -> Diagnosis | None:
         """Return why the container does not run, if there is news of it: by the pod's status, or by events."""
