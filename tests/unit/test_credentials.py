@@ -212,6 +212,17 @@ def test_renewal_reads_the_new_token_of_the_same_user_and_nothing_else(
     assert two.b.asked == []
 
 
+def test_a_closed_sandbox_goes_on_with_the_same_server_and_user(two: Two) -> None:
+    sandbox = Sandbox(ExecutorConfig(kubeconfig_path=two.write()))
+    two.accepted = "no other"
+    sandbox.run("pass")
+    sandbox.close()
+    two.edit(**{"current-context": "b"})
+    assert sandbox.run("pass").reason is Reason.API_UNAVAILABLE
+    assert set(two.a.tokens) == {"Bearer token-of-a"}
+    assert two.b.asked == []
+
+
 TAKEN: dict[str, tuple[Change, str]] = {
     "the user is gone": (lambda two: two.edit(users=users(b="token-of-b")), "has no user 'a' any more"),
     "all users are gone": (lambda two: two.edit(users=None), "has no user 'a' any more"),

@@ -244,7 +244,7 @@ EVENTS = {
         (
             Reason.UNSCHEDULABLE,
             'the node could not mount a volume of the pod: configmap "x" not found. '
-            "Check that nobody deletes ConfigMaps there",
+            "Check that nobody deletes ConfigMaps in the namespace",
             False,
         ),
     ),
@@ -474,7 +474,7 @@ SENTENCES = {
         diagnosis.no_answer("https://host", 300),
         Reason.API_UNAVAILABLE,
         "the API server https://host did not answer within schedule_timeout_seconds=300. "
-        "Check its load and the network between",
+        "Check its load and the network to it",
     ),
     "no credentials": (
         diagnosis.no_credentials(300),

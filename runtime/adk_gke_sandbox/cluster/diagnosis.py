@@ -17,7 +17,7 @@ _CONTAINER_FATAL: Final = frozenset({"CreateContainerConfigError", "CreateContai
 _PULL_REFUSED: Final = re.compile(
     r"(?<!host )not found|denied|(?<!connection )refused|unauthorized|forbidden|manifest unknown", re.IGNORECASE
 )
-"""A registry's answer that will not change by asking again; that nobody answers is none."""
+"""A registry's answer that will not change by asking again. A registry that does not answer may do so later."""
 
 _NO_HANDLER: Final = re.compile(
     r"no runtime for .+ is configured|runtime handler .+ not|RuntimeClass .*not found", re.I
@@ -36,7 +36,7 @@ class Diagnosis:
         message: Cause and cure in one sentence or two.
         final: Whether waiting is useless; otherwise it is what to say at the schedule deadline.
         again: Whether another sandbox may fare better, and it is proven that the container never started in this one.
-        may_have_begun: Whether nobody knows if the program has begun, though the container was not seen running.
+        may_have_begun: Whether the program may have begun although the container was never seen running.
     """
 
     reason: Reason
@@ -67,7 +67,7 @@ def lost_early(pod: PodView | None) -> Diagnosis:
 
 
 def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
-    """Return why a pod whose container does not run yet will not run, or has not so far."""
+    """Return what keeps a pod's container from starting."""
     if pod.waiting_reason in _IMAGE_FATAL or (
         pod.waiting_reason in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)
     ):
@@ -112,7 +112,7 @@ def never_scheduled(pod: PodView | None, waited_seconds: float, *, suspended: bo
 
 
 def never_began() -> Diagnosis:
-    """Return what it means that a container runs, but not the program in it."""
+    """Return what to say when the container runs and the program in it does not start in time."""
     return Diagnosis(
         Reason.SANDBOX_LOST, "the container runs but the program did not start in time. Check the load of its node"
     )
@@ -144,7 +144,7 @@ def no_answer(host: str, waited_seconds: float) -> Diagnosis:
     return Diagnosis(
         Reason.API_UNAVAILABLE,
         f"the API server {host} did not answer within schedule_timeout_seconds={waited_seconds:g}. "
-        "Check its load and the network between",
+        "Check its load and the network to it",
     )
 
 
@@ -204,7 +204,7 @@ _EVENTS: Final[Mapping[str, tuple[Reason, str, str]]] = {
     "FailedMount": (
         Reason.UNSCHEDULABLE,
         "the node could not mount a volume of the pod",
-        "Check that nobody deletes ConfigMaps there",
+        "Check that nobody deletes ConfigMaps in the namespace",
     ),
 }
 """Events of a pod that often pass, by reason: what to say of them at the schedule deadline."""

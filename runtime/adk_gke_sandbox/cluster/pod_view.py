@@ -15,7 +15,7 @@ _STATUS_UNKNOWN: Final = "ContainerStatusUnknown"
 _PUSHED_OUT: Final = frozenset({"Evicted", "Preempting", "NodeLost", "Shutdown", "Terminated", "NodeShutdown"})
 
 _NO_KUBELET: Final = frozenset({"NodeLost", "Shutdown", "Terminated", "NodeShutdown"})
-"""Reasons of pods that may have run: the control plane writes the first, a node that goes down the others."""
+"""Reasons that prove nothing about the container: the control plane writes NodeLost, a node that goes down the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class PodView:
     terminated_reason: str = ""
     terminated_message: str = ""
     exit_code: int | None = None
-    """Exit code of the container; ``None`` while it has not ended, and where the kubelet never made it."""
+    """Exit code of the container; ``None`` while it has not ended, and where the kubelet never made the container."""
     reported: bool = False
     """Whether the kubelet has told of the container at all."""
     created: bool = False
@@ -121,8 +121,8 @@ def never_started(pod: PodView) -> bool:
     * The kubelet has ended the pod, and did not find the container, of which it never had an id. The kubelet writes
       this once the runtime has told it that nothing of the pod runs
       (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination).
-    * The kubelet has refused the pod: it has failed with a reason, and the kubelet has told of no container. A node
-      that was lost is no kubelet's word: the control plane writes it.
+    * The kubelet has refused the pod: it has failed with a reason, and the kubelet has told of no container. NodeLost
+      is no proof: the control plane writes it.
     """
     if pod.created or pod.has_run:
         return False

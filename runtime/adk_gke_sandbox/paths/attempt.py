@@ -35,13 +35,13 @@ REPLY_SECONDS: Final = 5.0
 """How long the rest of a reply is awaited in silence: after the program's timeout, and after each part of it."""
 
 CALL_SECONDS: Final = 5.5
-"""How long after the schedule timeout and the program's timeout together no reply is read any more.
+"""How long after both timeouts together a reply is still read.
 
 With the deletion that follows, a call returns within ten seconds after both, as the documentation promises.
 """
 
 _jitter: Final = random.SystemRandom()
-"""Not the module's own generator: the application may have seeded that one, and counts on its numbers."""
+"""Apart from the shared generator of ``random``, which the application may have seeded."""
 
 
 class Clock(Protocol):
@@ -95,7 +95,7 @@ class Stage(IntEnum):
     COLLECTED = 5
     """Nothing more is read: the reply is complete, or given up."""
     DELETED = 6
-    """The deletion is accepted, or goes on behind the return."""
+    """The deletion is accepted, or goes on in the background."""
 
 
 class Interrupted(Exception):
@@ -159,7 +159,7 @@ class Attempt:
         )
 
     def question(self, seconds: float) -> Attempt:
-        """Return an attempt for a question beside this one, with a deadline of its own and the same caller."""
+        """Return an attempt for one more call to the API server, with a deadline of its own and the same caller."""
         return Attempt(schedule_seconds=seconds, program_seconds=0, aborted=self._aborted, clock=self.clock)
 
     # Progress
@@ -169,7 +169,7 @@ class Attempt:
         self._reached.setdefault(stage, self.clock.now())
 
     def has(self, stage: Stage) -> bool:
-        """Return whether the attempt has come so far, or further; the last two stages are reached from everywhere."""
+        """Return whether the attempt has come so far. COLLECTED and DELETED do not count: all attempts reach them."""
         return any(stage <= reached < Stage.COLLECTED for reached in self._reached)
 
     def progress(self) -> None:
@@ -283,7 +283,7 @@ class Attempt:
         raise AssertionError("the loop has no end")
 
     def _until(self, error: ClusterError) -> float:
-        """Return how long a call that failed like this is tried again."""
+        """Return until when a call that failed like this is tried again, on the clock."""
         if isinstance(error, Unreachable) and not self.answered:
             return min(self._begin + UNREACHABLE_SECONDS, self.deadline)
         return self.deadline
@@ -296,7 +296,7 @@ class Attempt:
             undo: Gets the answer of a call that was given up.
 
         Raises:
-            Interrupted: the caller gave up, or the deadline has passed; so does whatever the call raises.
+            Interrupted: the caller gave up, or the deadline has passed. Whatever the call raises is raised, too.
         """
         self.check()
         future: Future[T] = Future()

@@ -44,7 +44,7 @@ ABORTED_DELETE_SECONDS: Final = 1.5
 
 DELETE_TRIES: Final = 8
 SUSPENDED_SECONDS: Final = 2.0
-"""How long the schedule deadline waits for the answer whether the Job is suspended."""
+"""How long the answer is awaited whether the Job is suspended, once the schedule deadline has passed."""
 
 SANDBOXES_MAX: Final = 3
 """Sandboxes that one execution may use, where the cluster takes them away before their container has started."""
@@ -62,7 +62,7 @@ def run(
     """Run a request in a Job of its own and leave nothing behind.
 
     A sandbox that the cluster takes away is replaced by another one on proof that its container has never started:
-    ``diagnosis.never_started``.
+    ``pod_view.never_started``.
 
     Args:
         cluster: Connection to the API server.
@@ -135,7 +135,7 @@ class _Sandbox:
             else:
                 outcome = replace(outcome, reason=found.reason, message=found.message)
         view = self._pod.view if self._pod is not None else None
-        # Only a runner that has told its end knows that its program has not begun.
+        # That the program has not begun is known from the ``end`` frame alone.
         may_have_begun = self._attempt.has(Stage.RUNNING) or (found is not None and found.may_have_begun)
         return replace(
             outcome,
@@ -205,7 +205,7 @@ class _Sandbox:
             self._attempt.reach(Stage.DELETED)
 
     def _delete(self) -> None:
-        """Delete the Job; if the API server cannot be reached, its deadline and TTL do."""
+        """Delete the Job. If the API server cannot be reached, the Job's own deadline and TTL remove it."""
         done = threading.Event()
 
         def delete() -> None:
@@ -234,7 +234,7 @@ class _Sandbox:
         """Read the reply to its end; a log that was cut is read again from its beginning.
 
         Returns:
-            Why there is no end.
+            Why the reply has no ``end`` frame; ``None`` if it has.
         """
         reads = 0
         while True:

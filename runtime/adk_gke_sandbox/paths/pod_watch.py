@@ -62,7 +62,7 @@ class PodWatch:
 
     @property
     def over(self) -> bool:
-        """Whether the container can run no more: it has ended, or its pod is gone."""
+        """Whether the container will not run any more: it has ended, or its pod is gone."""
         return self.deleted or (self.view is not None and self.view.over)
 
     def look(self) -> None:
@@ -77,7 +77,7 @@ class PodWatch:
         """Wait until there may be a log to read.
 
         Returns:
-            Why there will be none; ``None`` if there may be one.
+            Why there will be no log; ``None`` if there may be one, which is to be read now.
 
         Raises:
             ClusterError: the cluster refuses.
@@ -112,7 +112,7 @@ class PodWatch:
                 events.close()
 
     def without_log(self) -> Diagnosis | None:
-        """Return what it means that a pod which is being taken away has no log; ``None`` while that is not certain."""
+        """Return what it means that a pod which is being taken away has no log; ``None`` to try the log again."""
         self.look()
         if self.view is not None and self.view.has_run:
             self._attempt.reach(Stage.RUNNING)
@@ -121,7 +121,7 @@ class PodWatch:
         return None
 
     def _events_of(self, source: str) -> str:
-        """Return whose events to read; nobody's while all goes well, so that a good run makes no call more.
+        """Return whose events to read; nobody's while all goes well, so that a good run needs no extra call.
 
         Args:
             source: Whose events are read now.
@@ -157,7 +157,7 @@ class PodWatch:
         for change, pod in changes:
             if self.view is not None and pod["metadata"]["name"] != self.view.name:
                 continue
-            # A deletion has the pod's last state, unless it was found by its absence in a list.
+            # A deletion has the pod's last state, except where a fresh list lacked the pod: then there is no status.
             if "status" in pod or self.view is None:
                 seen = view(pod)
                 self._changed = self._changed if seen == self.view else self._attempt.clock.now()

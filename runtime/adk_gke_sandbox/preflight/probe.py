@@ -150,7 +150,7 @@ def probe_gvisor(cluster: ProbedCluster) -> Findings:
     """The kernel that it runs on is gVisor's, by the kernel's own log."""
     subject, kernel = f"RuntimeClass {cluster.contract.runtime_class}", cluster.outcome.kernel
     said = "" if kernel.startswith("gVisor ") else kernel or "no kernel was reported"
-    fix = "Programs may run on the kernel of the node. Stop agents now. The RuntimeClass' handler must be runsc"
+    fix = "Programs may run on the kernel of the node. Stop agents now. The handler must be runsc, on GKE gvisor"
     return kernel, [Problem(subject, "the kernel is gVisor's", said, fix)]
 
 
