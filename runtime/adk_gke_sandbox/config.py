@@ -20,6 +20,7 @@ from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, lo
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Limits, Request
 from adk_gke_sandbox.values import (
+    ReadOnly,
     SecretKey,
     check_env,
     check_image,
@@ -52,6 +53,7 @@ def _checked(check: Callable[..., Any]) -> PlainValidator:
 
 
 _Name = Annotated[str, _checked(partial(check_name, characters_max=63))]
+_Subdomain = Annotated[str, _checked(partial(check_name, characters_max=253, dots=True))]
 _Quantity = Annotated[str, _checked(check_quantity)]
 _Labels = Annotated[Mapping[str, str], _checked(check_labels)]
 _Seconds = Annotated[float, Field(strict=True, gt=0, le=86400, allow_inf_nan=False)]
@@ -62,12 +64,13 @@ def in_pod(token: Path = _SERVICE_ACCOUNT_TOKEN) -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ and token.exists()
 
 
-def context_of(contract: Contract, token: Path = _SERVICE_ACCOUNT_TOKEN) -> str | None:
-    """Return the kubeconfig context of a contract's cluster, whichever kubeconfig it is in; ``None`` inside a pod.
+def context_of(contract: Contract, kubeconfig: str | None = None, token: Path = _SERVICE_ACCOUNT_TOKEN) -> str | None:
+    """Return the kubeconfig context of a contract's cluster; ``None`` in a pod without a kubeconfig.
 
-    A pod that has a ServiceAccount's token reaches its own cluster, and has no kubeconfig with the contract's context.
+    A pod that has a ServiceAccount's token reaches its own cluster. Any kubeconfig is used with the contract's context,
+    so that no other cluster is taken for it.
     """
-    return None if in_pod(token) else contract.cluster.context or None
+    return None if kubeconfig is None and in_pod(token) else contract.cluster.context or None
 
 
 class ExecutorConfig(BaseModel):
@@ -101,12 +104,12 @@ class ExecutorConfig(BaseModel):
     """Context in it; alone it selects a context of the default kubeconfig."""
     schedule_timeout_seconds: _Seconds = 300
     """Time for everything before the program starts."""
-    service_account: _Name = "default"
+    service_account: _Subdomain = "default"
     """ServiceAccount of the sandbox pods; its token is never mounted."""
-    runtime_class: _Name | None = "gvisor"
+    runtime_class: _Subdomain | None = "gvisor"
     """RuntimeClass of the sandbox pods, which must lead to gVisor: otherwise no program is started. ``None`` says that
     the cluster has no gVisor; programs then share the kernel of their node, and every outcome warns of it."""
-    node_selector: _Labels = {}
+    node_selector: _Labels = ReadOnly()
     """Node labels that the sandbox pods ask for."""
     tolerations: tuple[Toleration, ...] = (GVISOR_TOLERATION,)
     """Taints that the sandbox pods tolerate."""
@@ -114,12 +117,12 @@ class ExecutorConfig(BaseModel):
     """``None``: a sandbox resolves no names; ``ClusterFirst`` where it may connect to hosts."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """``IfNotPresent``, ``Always`` or ``Never``."""
-    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_secrets: tuple[_Subdomain, ...] = ()
     """Names of Secrets in the namespace with credentials of a registry."""
-    env: Annotated[Mapping[str, str | SecretKey], _checked(check_env)] = {}
+    env: Annotated[Mapping[str, str | SecretKey], _checked(check_env)] = ReadOnly()
     """Environment variables of every program. They travel in a ConfigMap; a value that is a
     ``SecretKey(secret=..., key=...)`` comes from a Secret in the namespace, where the stack's contract allows it."""
-    labels: _Labels = {}
+    labels: _Labels = ReadOnly()
     """Labels of Job, pod and ConfigMaps, to select and to account by."""
     scratch_limit: _Quantity | None = None
     """Size of each of the working and the temporary directory, a Kubernetes quantity; a quarter of ``mem_limit`` when
@@ -129,21 +132,21 @@ class ExecutorConfig(BaseModel):
     limits: Limits = Limits()
     """Bounds inside the sandbox."""
 
-    _secret_env: bool = PrivateAttr(default=False)
+    _contract: Contract | None = PrivateAttr(default=None)
 
     # Type checkers know the parameters from the fields.
     if not TYPE_CHECKING:
 
         def __init__(self, **settings: Any) -> None:
-            self._fill(settings, {}, secret_env=False)
+            self._fill(settings, {}, None)
 
-    def _fill(self, given: Mapping[str, Any], base: Mapping[str, Any], secret_env: bool) -> None:
+    def _fill(self, given: Mapping[str, Any], base: Mapping[str, Any], contract: Contract | None) -> None:
         """Take the settings given, and those of a base in place of the defaults.
 
         Args:
             given: Settings by name. A limit among them lowers a request that is not.
             base: Settings that were there before.
-            secret_env: Whether the contract allows values from Secrets.
+            contract: What bounds the settings, if anything does.
         """
         settings = {**base, **given}
         for kind in ("cpu", "mem"):
@@ -155,10 +158,14 @@ class ExecutorConfig(BaseModel):
             super().__init__(**settings)
         except ValidationError as error:
             raise self._config_error(error) from None
-        if not secret_env:
+        if contract is None or not contract.secret_env:
             remedy = "Have the platform team set secretEnv in the stack's settings, and use from_contract()"
             refuse_secrets(self.env, ", which only a stack's contract can allow", remedy)
-        self._secret_env = secret_env
+        remedy = "Ask for less, or have the platform team raise the ceiling in the stack's settings"
+        for setting, ceiling in _CEILINGS.items():
+            if contract is not None:
+                self._check_most(setting, getattr(contract.ceilings, ceiling), "the stack's ceiling ", remedy)
+        self._contract = contract
 
     @classmethod
     def _config_error(cls, error: ValidationError) -> ConfigError:
@@ -211,7 +218,7 @@ class ExecutorConfig(BaseModel):
         if not update:
             return super().model_copy(deep=deep)
         made = type(self).__new__(type(self))
-        made._fill(update, {name: getattr(self, name) for name in type(self).model_fields}, self._secret_env)
+        made._fill(update, {name: getattr(self, name) for name in type(self).model_fields}, self._contract)
         return made
 
     @property
@@ -280,22 +287,19 @@ class ExecutorConfig(BaseModel):
                 names, then the agents' mount.
             **overrides: Parameters that differ; they must stay under the contract's ceilings. A limit below the
                 contract's request lowers the request, too. Without ``kubeconfig_context``, the contract's context
-                is used outside of pods.
+                is used; in a pod without ``kubeconfig_path``, its own ServiceAccount.
 
         Raises:
             ContractError: the contract cannot be read.
             ConfigError: an unknown parameter, one above a ceiling, or a value that cannot work.
         """
         found = load(contract)
-        context = overrides.get("kubeconfig_context") or context_of(found)
+        context = overrides.get("kubeconfig_context") or context_of(found, overrides.get("kubeconfig_path"))
         shared = ("namespace", "image", "timeout_seconds", "schedule_timeout_seconds", "runtime_class", "node_selector")
         base = {name: getattr(found, name) for name in (*shared, "tolerations", "dns_policy")}
         base |= {"service_account": found.sandbox_service_account, **found.resources.model_dump()}
         made = cls.__new__(cls)
-        made._fill({**overrides, "kubeconfig_context": context}, base, found.secret_env)
-        remedy = "Ask for less, or have the platform team raise the ceiling in the stack's settings"
-        for setting, ceiling in _CEILINGS.items():
-            made._check_most(setting, getattr(found.ceilings, ceiling), "the stack's ceiling ", remedy)
+        made._fill({**overrides, "kubeconfig_context": context}, base, found)
         return made
 
     def _check_most(self, setting: str, most: Any, named: str, remedy: str) -> None:

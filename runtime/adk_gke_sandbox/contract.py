@@ -32,6 +32,8 @@ ANNOTATION: Final = "adk-gke-sandbox/"
 """Prefix of the labels and annotations that tie objects to an ADK session."""
 
 INVOCATION_ANNOTATION: Final = f"{ANNOTATION}invocation-id"
+CREATOR_ANNOTATION: Final = f"{ANNOTATION}creator"
+"""Annotation of a Job with a random value, by which the client knows its own Job again."""
 
 STACK_LABEL: Final = "adk-gke-sandbox/stack"
 """Label of everything that a stack makes in a cluster; its value is the stack's name."""

@@ -47,6 +47,21 @@ RUNNERS_OWN_ENV: Final = re.compile(
 """Variables that the runner sets or removes in place of the container's; the request's win over the runner's."""
 
 
+class ReadOnly(dict[str, Any]):
+    """A mapping that stays as it was checked; copies and pickles are the same."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise ConfigError(
+            "settings are checked once and then fixed", "Make a new one, for example by model_copy(update=...)"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> Any:
+        return ReadOnly, (dict(self),)
+
+
 def quantity(text: str, *, setting: str) -> Decimal:
     """Return the number that a Kubernetes quantity stands for.
 
@@ -75,13 +90,16 @@ def check_quantity(text: str, *, setting: str) -> str:
     return text
 
 
-def check_name(name: str, *, setting: str = "name", characters_max: int = NAME_CHARACTERS_MAX) -> str:
+def check_name(
+    name: str, *, setting: str = "name", characters_max: int = NAME_CHARACTERS_MAX, dots: bool = False
+) -> str:
     """Return the name of a Kubernetes object; by default that of an execution, with which others begin.
 
     Raises:
         ConfigError: Kubernetes would not take it.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > characters_max:
+    parts = name.split(".") if dots and isinstance(name, str) else [name]
+    if not isinstance(name, str) or not all(map(_NAME.fullmatch, parts)) or len(name) > characters_max:
         raise ConfigError(
             f"{setting}={name!r} is not a Kubernetes name",
             f"Use 1 to {characters_max} lower-case letters, digits and '-'; begin and end with a letter or digit",
@@ -114,7 +132,7 @@ def check_labels(labels: Mapping[str, str], *, setting: str = "labels") -> dict[
             )
         if key in _OWN_LABELS:
             raise ConfigError(f"{setting} has {key!r}, by which executions are found", "Choose another name for it")
-    return dict(labels)
+    return ReadOnly(labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +179,7 @@ def check_env(env: Mapping[str, str | SecretKey], *, setting: str = "env") -> di
                 )
         elif not isinstance(value, str) or not _encodes(value):
             raise ConfigError(f"{setting} has no text for {name!r}", "Give a string without NUL characters")
-    return dict(env)
+    return ReadOnly(env)
 
 
 def refuse_secrets(env: Mapping[str, str | SecretKey], where: str, remedy: str) -> None:

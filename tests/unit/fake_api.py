@@ -180,7 +180,7 @@ class _Handler(Handler):
             if number <= self.api.cut_logs:
                 self.close_connection = True
                 return self.connection.shutdown(socket.SHUT_RDWR)
-            while self.api.flow and not self.api.stopped.wait(0.02):
+            while self.api.flow and not self.api.stopped.wait(0.05):
                 self._chunk(reply.of(frame("out", d="more")))
                 if self.api.flow_ends():
                     return self._chunk(reply.of(END))
@@ -304,11 +304,13 @@ OK = STARTED + END
 GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
 
 
-def run(api: FakeApi, *, aborted: Callable[[], bool] | None = None, **settings: Any) -> Outcome:
+def run(
+    api: FakeApi, *, aborted: Callable[[], bool] | None = None, name: str | None = None, **settings: Any
+) -> Outcome:
     """Run a program against the fake."""
     given = {"namespace": "box", "kubeconfig_path": api.kubeconfig, "schedule_timeout_seconds": 60, **settings}
     sandbox = Sandbox(ExecutorConfig(**given), clock=api.clock)
     try:
-        return sandbox.run("print('hello')", aborted=aborted or api.aborted)
+        return sandbox.run("print('hello')", name=name, aborted=aborted or api.aborted)
     finally:
         sandbox.close()

@@ -50,7 +50,10 @@ def test_what_cannot_work_is_refused_at_construction(make: Any, settings: dict[s
 def test_adks_own_parameters_apply_and_seconds_may_be_fractions() -> None:
     executor = GkeCodeExecutor.from_contract(CONTRACT, optimize_data_file=True, timeout_seconds=0.5)
     assert (executor.optimize_data_file, executor.error_retry_attempts, executor.timeout_seconds) == (True, 2, 0.5)
-    assert executor._sandbox.config == ExecutorConfig.from_contract(CONTRACT, timeout_seconds=0.5)
+    assert (
+        executor._sandbox.config.model_dump()
+        == ExecutorConfig.from_contract(CONTRACT, timeout_seconds=0.5).model_dump()
+    )
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_a_pod_with_a_token_uses_its_own_account_and_all_others_the_contracts_co
 ) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv(variable, "10.0.0.1")
-    assert context_of(STAGING, tmp_path / token) == context
+    assert context_of(STAGING, token=tmp_path / token) == context
 
 
 def test_a_context_that_is_given_wins_over_the_contracts() -> None:

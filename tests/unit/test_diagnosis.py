@@ -502,6 +502,11 @@ def test_a_pod_that_lost_a_race_for_its_quota_is_waited_for() -> None:
     assert not diagnosis.refused_pod(f"Error creating: {race}; please apply your changes to the latest version").final
 
 
+def test_what_a_program_has_written_cannot_steer_a_terminal() -> None:
+    said = view(pod({"terminated": {"exitCode": 1, "message": "a\x1b[2Jb\x07"}}))
+    assert diagnosis.after_start(said).message == "the sandbox ended with exit code 1 without a result: a\\x1b[2Jb\\x07"
+
+
 def test_a_message_of_the_cluster_is_one_line_of_bounded_length() -> None:
     found = diagnosis.refused_pod("no\n\n\tpods " + "x" * 5000)
     assert found.message.startswith("the cluster refused the pod: no pods xxx")

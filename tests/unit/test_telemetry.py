@@ -387,7 +387,7 @@ def test_d32_session_and_user_are_on_the_objects_as_hashes_alone(api: FakeApi) -
     executor = GkeCodeExecutor(kubeconfig_path=api.kubeconfig, namespace="box")
     executor.execute_code(context, CodeExecutionInput(code="print('hello')"))
     job, config_map = seen
-    assert job["metadata"]["annotations"] == {"adk-gke-sandbox/invocation-id": "e-1"}
+    assert job["metadata"]["annotations"]["adk-gke-sandbox/invocation-id"] == "e-1"
     for found in (job, job["spec"]["template"], config_map):
         labels = found["metadata"]["labels"]
         assert labels["adk-gke-sandbox/session-hash"] == "6f8c447853807638"

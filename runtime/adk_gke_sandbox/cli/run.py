@@ -56,7 +56,8 @@ def run(
         kubeconfig_path=kubeconfig,
         kubeconfig_context=context,
     )
-    code = sys.stdin.read() if str(script) == "-" else _read(script).decode("utf-8-sig", "surrogateescape")
+    source = sys.stdin.buffer.read() if str(script) == "-" else _read(script)
+    code = source.decode("utf-8-sig", "surrogateescape")
     files = _input_files(file or [])
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is not a folder", "Name a folder by --output")

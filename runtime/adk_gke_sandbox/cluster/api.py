@@ -172,7 +172,11 @@ class Cluster:
         content = "application/merge-patch+json" if verb == "patch" else _JSON
         headers = {"Accept": accept, "Content-Type": content, "User-Agent": self._client.user_agent}
         if token := settings.auth_settings().get("BearerToken"):
-            headers["Authorization"] = token["value"]
+            headers["Authorization"] = value = token["value"].strip()
+            if not (value.isascii() and value.isprintable()):
+                # The HTTP library would quote it.
+                message = f"{verb} {target}: the token has characters that cannot be sent"
+                raise errors.ClusterError(message, "Write it anew", verb=verb, target=target, status=None)
         try:
             # Below the client's own calls: they differ between its releases, and some repeat what is told to wait.
             answer: Answer = self._client.rest_client.pool_manager.request(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from adk_gke_sandbox.cluster.pod_view import PodView, never_started
+from adk_gke_sandbox.decoder import visible
 from adk_gke_sandbox.errors import ClusterError, Forbidden, NotFound, Unauthorized
 from adk_gke_sandbox.execution import Reason
 
@@ -46,9 +47,14 @@ class Diagnosis:
     may_have_begun: bool = False
 
 
-def lost_early(pod: PodView | None) -> Diagnosis:
-    """Return what it means that a pod is gone, or has failed, and its container was never seen running."""
-    proven = pod is not None and never_started(pod)
+def lost_early(pod: PodView | None, *, last: bool = True) -> Diagnosis:
+    """Return what it means that a pod is gone, or has failed, and its container was never seen running.
+
+    Args:
+        pod: The pod as it was seen last.
+        last: Whether that is its last state. It is not for a pod that vanished while nobody watched.
+    """
+    proven = last and pod is not None and never_started(pod)
     if pod is not None and pod.pushed_out:
         return replace(_pushed_out(pod), again=proven, may_have_begun=not proven)
     if pod is not None and pod.phase == "Failed" and not pod.deleting:
@@ -88,6 +94,8 @@ def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
             Reason.SANDBOX_LOST,
             f"the container could not be created: {_line(pod.waiting_message) or pod.waiting_reason}. "
             "Check the image and the namespace's configuration",
+            # A start that timed out may have taken effect.
+            may_have_begun=pod.created,
         )
     if pod.unscheduled:
         return Diagnosis(
@@ -289,6 +297,6 @@ def after_start(pod: PodView | None, *, deleted: bool = False) -> Diagnosis:
 
 
 def _line(text: str, most: int = 600) -> str:
-    """Return a message of the cluster as one line without its final stop."""
-    flat = " ".join(text.split()).rstrip(".")
+    """Return a message of the cluster as one line without its final stop; a program may have written it."""
+    flat = visible(" ".join(text.split())).rstrip(".")
     return flat if len(flat) <= most else flat[: most - 1] + "…"

@@ -55,7 +55,7 @@ class Stream:
                     return
         # Closing the socket under the reader raises different errors in different releases of urllib3.
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
-            self.cut = True
+            self.cut = not self._closed.is_set()
         finally:
             self._put(None)
             self._response.close()
@@ -121,6 +121,7 @@ class Watch:
         self._open = open_from
         self._known: set[str] = set()
         self._rest = b""
+        self._closed = False
         self._stream = open_from("")
 
     def read(self) -> list[Change] | None:
@@ -137,10 +138,10 @@ class Watch:
                 event = json.loads(line)
                 change, name = event["type"], event["object"].get("metadata", {}).get("name", "")
             except (ValueError, LookupError, TypeError, AttributeError):
-                self.close()
+                self._stream.close()
                 break
             if change == "ERROR":
-                self.close()
+                self._stream.close()
                 break
             if change in ("ADDED", "MODIFIED", "DELETED"):
                 changes.append((change, event["object"]))
@@ -155,16 +156,20 @@ class Watch:
         Raises:
             ClusterError: the server does not answer, or refuses.
         """
-        self.close()
+        self._stream.close()
         self._rest = b""
         listed = self._list()
         items = listed.get("items") or []
         self._stream = self._open((listed.get("metadata") or {}).get("resourceVersion", ""))
+        if self._closed:
+            # Whoever waited for this call has given it up.
+            self._stream.close()
         names = {item["metadata"]["name"] for item in items}
         gone: list[Change] = [("DELETED", {"metadata": {"name": name}}) for name in sorted(self._known - names)]
         self._known = names
         return gone + [("MODIFIED", item) for item in items]
 
     def close(self) -> None:
-        """End the watch."""
+        """End the watch, even one that is being opened again; safe to call twice."""
+        self._closed = True
         self._stream.close()

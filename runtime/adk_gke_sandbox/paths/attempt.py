@@ -150,13 +150,15 @@ class Attempt:
 
     def again(self) -> Attempt:
         """Return the next attempt at the same execution; the schedule timeout goes on."""
-        return Attempt(
+        other = Attempt(
             schedule_seconds=self._schedule_seconds,
             program_seconds=self._program_seconds,
             aborted=self._aborted,
             clock=self.clock,
             begin=self._begin,
         )
+        other.answered = self.answered
+        return other
 
     def question(self, seconds: float) -> Attempt:
         """Return an attempt for one more call to the API server, with a deadline of its own and the same caller."""
@@ -309,12 +311,17 @@ class Attempt:
                 future.set_exception(error)
             done.set()
 
+        def undone(late: Future[T]) -> None:
+            if not late.exception():
+                # Never in the caller's thread: undoing may take long, too.
+                threading.Thread(target=undo, args=(late.result(),), name="adk-gke-sandbox-undo", daemon=True).start()
+
         threading.Thread(target=work, name="adk-gke-sandbox-call", daemon=True).start()
         try:
             while not self.clock.wait(done, TICK_SECONDS):
                 self.check()
         except BaseException:
-            future.add_done_callback(lambda done: None if done.exception() else undo(done.result()))
+            future.add_done_callback(undone)
             raise
         return future.result()
 

@@ -21,6 +21,7 @@ from adk_gke_sandbox.cluster.api import Cluster, resource
 from adk_gke_sandbox.cluster.diagnosis import Diagnosis
 from adk_gke_sandbox.cluster.streams import Stream
 from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import CREATOR_ANNOTATION
 from adk_gke_sandbox.errors import AlreadyExists, ClusterError
 from adk_gke_sandbox.execution import Outcome, Reason, Request
 from adk_gke_sandbox.paths.attempt import Attempt, Interrupted, Stage, backoff, transient
@@ -103,6 +104,7 @@ class _Sandbox:
         self._name = name
         self._tags = tags
         self._nonce = new_nonce()
+        self._creator = new_nonce()
         self._transcript = self._new_transcript()
         self._job_may_exist = False
         self._delete_seconds = DELETE_SECONDS
@@ -134,14 +136,15 @@ class _Sandbox:
                 outcome = replace(outcome, message=f"{outcome.message}. {found.message}")
             else:
                 outcome = replace(outcome, reason=found.reason, message=found.message)
-        view = self._pod.view if self._pod is not None else None
+        ended = self._transcript.ended
+        seen = None if ended or self._pod is None or self._pod.view is None else self._pod.view.exit_code
         # That the program has not begun is known from the ``end`` frame alone.
         may_have_begun = self._attempt.has(Stage.RUNNING) or (found is not None and found.may_have_begun)
         return replace(
             outcome,
-            started=outcome.started or (may_have_begun and not self._transcript.ended),
+            started=outcome.started or (may_have_begun and not ended),
             # The supervisor ends with the exit code of the program.
-            exit_code=view.exit_code if outcome.exit_code is None and view is not None else outcome.exit_code,
+            exit_code=seen if outcome.exit_code is None else outcome.exit_code,
             timings=self._attempt.timings(outcome.wall_seconds if self._transcript.exited else None),
         )
 
@@ -160,6 +163,9 @@ class _Sandbox:
 
     def _create_job(self, manifest: dict[str, Any]) -> str:
         tries = count(1)
+        metadata = manifest["metadata"]
+        annotations = {**metadata["annotations"], CREATOR_ANNOTATION: self._creator}
+        manifest = {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
         def create() -> str:
             first = next(tries) == 1
@@ -170,8 +176,11 @@ class _Sandbox:
                 if first:
                     self._job_may_exist = False
                     raise
-                # The answer to an earlier try was lost; the name is random, so the Job is ours.
+                # The answer to an earlier try may have been lost; or somebody has chosen the same name.
                 made = self._cluster.request("get", self._job_path)
+                if made["metadata"].get("annotations", {}).get(CREATOR_ANNOTATION) != self._creator:
+                    self._job_may_exist = False
+                    raise
             except ClusterError as error:
                 if first and error.status is not None and error.status < 500:
                     self._job_may_exist = False
@@ -252,6 +261,8 @@ class _Sandbox:
                     return lost
             else:
                 reads += 1
+                # What has a log may have begun.
+                self._attempt.reach(Stage.RUNNING)
                 self._read_log(stream, pod)
                 if self._transcript.ended and (reads > 1 or not self._transcript.gap):
                     return None
@@ -324,9 +335,11 @@ class _Sandbox:
             if attempt.trouble is not None:
                 return diagnosis.refused_call(attempt.trouble, namespace=self._config.namespace)
             return diagnosis.no_answer(self._cluster.host, self._config.schedule_timeout_seconds)
+        view = self._pod.view if self._pod is not None else None
+        if view is not None and view.going:
+            return diagnosis.lost_early(view, last=False)
         if self._pod is not None and self._pod.waits_for is not None:
             return self._pod.waits_for
-        view = self._pod.view if self._pod is not None else None
         try:
             suspended = view is None and self._is_suspended()
         except Interrupted:

@@ -20,7 +20,7 @@ from adk_gke_sandbox.paths.attempt import Attempt, Stage
 JOB_EVENTS_SECONDS: Final = 0.7
 """When to ask for the Job's events if no pod has appeared; it usually takes a tenth of that."""
 
-POD_EVENTS_SECONDS: Final = 1.0
+POD_EVENTS_SECONDS: Final = 2.0
 """How long nothing must have happened to a pod before its events are asked for."""
 
 REOPEN_SECONDS: Final = 0.3
@@ -49,6 +49,7 @@ class PodWatch:
         self.view: PodView | None = None
         self.deleted = False
         self.waits_for: Diagnosis | None = None
+        self._last_seen = True
         self._cluster = cluster
         self._config = config
         self._attempt = attempt
@@ -88,11 +89,10 @@ class PodWatch:
         try:
             while True:
                 self.look()
-                if self.view is not None and self.view.has_run:
-                    self._attempt.reach(Stage.RUNNING)
+                if self._attempt.has(Stage.RUNNING):
                     return None
                 if self.over:
-                    return diagnosis.lost_early(self.view)
+                    return diagnosis.lost_early(self.view, last=self._last_seen)
                 if self.view is not None and self.view.going:
                     # Its container may have started unseen: the log tells.
                     self._going_since = self._attempt.clock.now()
@@ -114,10 +114,9 @@ class PodWatch:
     def without_log(self) -> Diagnosis | None:
         """Return what it means that a pod which is being taken away has no log; ``None`` to try the log again."""
         self.look()
-        if self.view is not None and self.view.has_run:
-            self._attempt.reach(Stage.RUNNING)
-        elif self.over or self._attempt.clock.now() > self._going_since + LAST_WORD_SECONDS:
-            return diagnosis.lost_early(self.view)
+        waited = self._attempt.clock.now() > self._going_since + LAST_WORD_SECONDS
+        if not self._attempt.has(Stage.RUNNING) and (self.over or waited):
+            return diagnosis.lost_early(self.view, last=self._last_seen)
         return None
 
     def _events_of(self, source: str) -> str:
@@ -158,8 +157,13 @@ class PodWatch:
             if self.view is not None and pod["metadata"]["name"] != self.view.name:
                 continue
             # A deletion has the pod's last state, except where a fresh list lacked the pod: then there is no status.
-            if "status" in pod or self.view is None:
-                seen = view(pod)
-                self._changed = self._changed if seen == self.view else self._attempt.clock.now()
+            self._last_seen = "status" in pod
+            if self._last_seen or self.view is None:
+                if (seen := view(pod)) != self.view:
+                    self._changed = self._attempt.clock.now()
+                    # What kept it waiting before may be over.
+                    self.waits_for = None
                 self.view = seen
+            if self.view.has_run:
+                self._attempt.reach(Stage.RUNNING)
             self.deleted = self.deleted or change == "DELETED"

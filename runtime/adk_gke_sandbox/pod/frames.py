@@ -24,16 +24,18 @@ import binascii
 import os
 from _codecs import utf_8_decode
 
-# Without the regular expressions that ``json`` imports.
-from _json import encode_basestring as quote
-from _json import make_encoder, make_scanner
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Dict
 
     Json = Dict[str, Any]
+
+try:
+    # Without the regular expressions that ``json`` imports.
+    from _json import encode_basestring as quote
+except ImportError:
+    from json.encoder import encode_basestring as quote
 
 PROGRAM = "main.py"
 
@@ -65,7 +67,15 @@ ENTRIES_MAX = 20000
 
 def to_json(value: Any) -> str:
     """Return a value as JSON text, not escaped where it need not be."""
-    return "".join(make_encoder(None, str, quote, None, ":", ",", False, False, True)(value, 0))
+    if isinstance(value, str):
+        return quote(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return "[" + ",".join(map(to_json, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{quote(key)}:{to_json(item)}" for key, item in value.items()) + "}"
+    return repr(value)
 
 
 def parse_json(text: str) -> Any:
@@ -73,14 +83,19 @@ def parse_json(text: str) -> Any:
 
     class Context:
         strict = True
-        object_hook = object_pairs_hook = None
+        object_hook = object_pairs_hook = array_hook = None
         parse_float, parse_int, parse_constant = float, int, float
 
     try:
+        # As ``json`` does, without the regular expressions that it imports.
+        from _json import make_scanner
+
         return make_scanner(Context())(text, 0)[0]  # type: ignore[arg-type]
-    except (StopIteration, SystemError):
-        # The second when the scanner misses the module ``json``, which would bring the error to raise.
-        raise ValueError("the request is not JSON") from None
+    except Exception:
+        # Not JSON, or an interpreter whose scanner wants more of its context: ``json`` knows.
+        import json
+
+        return json.loads(text)
 
 
 class Frames:
