@@ -213,6 +213,20 @@ def test_a_stage_counts_the_first_time_and_includes_those_before_it() -> None:
     assert not found.has(Stage.EXITED)
 
 
+def test_the_next_attempt_knows_that_the_server_has_answered_before() -> None:
+    first = attempt()
+    first.call(lambda: None)
+    tries = iter([error(Unreachable), None])
+
+    def call() -> None:
+        if (failure := next(tries)) is not None:
+            raise failure
+
+    second = first.again()
+    second.clock.sleep(50)
+    second.call(call)
+
+
 def test_waits_leave_the_random_numbers_of_the_application_alone() -> None:
     before = random.getstate()
     backoff(error(status=503), 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import sys
@@ -281,3 +282,24 @@ def test_a_context_that_is_given_wins_over_the_contracts() -> None:
     contexts = [{"kubeconfig_context": "mine"}, {"kubeconfig_path": "/file", "kubeconfig_context": None}]
     found = [ExecutorConfig.from_contract(STAGING, **given).kubeconfig_context for given in contexts]
     assert found == ["mine", "staging"]
+
+
+@pytest.mark.parametrize("setting", ["env", "labels", "node_selector"])
+def test_a_mapping_of_the_settings_stays_as_it_was_checked(setting: str) -> None:
+    config = ExecutorConfig(**{setting: {"a": "b"}})
+    found = getattr(config, setting)
+    for change in (lambda: found.update(a="c"), lambda: found.pop("a"), lambda: found.__setitem__("a", "c")):
+        with pytest.raises(ConfigError, match="settings are checked once and then fixed"):
+            change()
+    assert getattr(pickle.loads(pickle.dumps(copy.deepcopy(config))), setting) == {"a": "b"}
+
+
+def test_a_copy_stays_under_the_contracts_ceilings() -> None:
+    config = ExecutorConfig.from_contract(CONTRACT)
+    assert "is above the stack's ceiling" in refusal(config.model_copy, update={"mem_limit": "64Gi"})
+
+
+@pytest.mark.parametrize("setting", ["runtime_class", "service_account"])
+def test_names_of_these_objects_may_have_dots(setting: str) -> None:
+    assert getattr(ExecutorConfig(**{setting: "a.b"}), setting) == "a.b"
+    assert "is not a Kubernetes name" in refusal(ExecutorConfig, **{setting: "a..b"})

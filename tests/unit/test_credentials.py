@@ -16,7 +16,7 @@ from kubernetes.config import incluster_config
 
 from adk_gke_sandbox.cluster.api import Cluster, connect
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.errors import ConfigError, Forbidden, Unauthorized
+from adk_gke_sandbox.errors import ClusterError, ConfigError, Forbidden, Unauthorized
 from adk_gke_sandbox.execution import Reason
 from adk_gke_sandbox.sandbox import Sandbox
 from tests.unit.loopback import Asked, Server, kubeconfig, serving, status
@@ -210,6 +210,19 @@ def test_renewal_reads_the_new_token_of_the_same_user_and_nothing_else(
     call(cluster)
     assert two.a.tokens == ["Bearer token-of-a", "Bearer token-of-a", "Bearer renewed"]
     assert two.b.asked == []
+
+
+def test_a_token_is_sent_without_the_newline_behind_it(two: Two) -> None:
+    call(connect(two.write(a={"token": "secret\n"})))
+    assert two.a.tokens == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("token", ["sec\nret", "sécret"])
+def test_a_token_that_cannot_be_sent_is_never_quoted(two: Two, token: str) -> None:
+    with pytest.raises(ClusterError, match="the token has characters that cannot be sent") as raised:
+        call(connect(two.write(a={"token": token})))
+    assert "cret" not in str(raised.value)
+    assert two.a.asked == []
 
 
 def test_a_closed_sandbox_goes_on_with_the_same_server_and_user(two: Two) -> None:

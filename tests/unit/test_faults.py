@@ -341,6 +341,8 @@ def test_the_log_of_a_pod_that_has_ended_is_read_once_when_it_ends_in_order(api:
 
 
 def test_a_runner_that_refuses_to_start_the_program_is_believed(api: FakeApi) -> None:
+    last = {"exitCode": 70, "startedAt": "2026-01-01T00:00:00Z"}
+    api.watches["pods"] = [[added(pod({"terminated": last}, phase="Failed"))]]
     api.logs = [frame("ready", kernel="Linux 6.1.0") + frame("end", reason="IsolationMissing", message="no gVisor")]
     outcome = run(api)
     assert (outcome.reason, outcome.message, outcome.kernel) == (Reason.ISOLATION_MISSING, "no gVisor", "Linux 6.1.0")

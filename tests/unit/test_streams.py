@@ -311,6 +311,16 @@ def test_an_object_of_a_list_that_is_gone_in_the_next_is_told_deleted(server: Se
     watch.close()
 
 
+def test_a_watch_that_is_closed_while_it_is_opened_again_ends(server: Server) -> None:
+    def list_now() -> dict[str, Any]:
+        watch.close()
+        return listed()
+
+    watch = Watch(list_now, lambda _: server.open())
+    watch.reopen()
+    assert watch.read() is None
+
+
 @pytest.mark.parametrize("where", ["list", "open"])
 def test_a_watch_that_cannot_be_opened_again_may_be_asked_once_more_and_loses_nothing(
     server: Server, where: str
