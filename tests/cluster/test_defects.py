@@ -211,8 +211,12 @@ def test_d6_the_server_has_deadlines_of_its_own(room: Room) -> None:
 
 def test_d7_an_abort_ends_the_program_and_deletes_its_job(room: Room) -> None:
     context = adk_context()
-    threading.Timer(3, lambda: setattr(context, "is_aborted", True)).start()
-    result = room.execute("print('on', flush=True)\nimport time; time.sleep(600)", context=context)
+    thread, results = room.start("print('on', flush=True)\nimport time; time.sleep(600)", context=context)
+    (pod,) = room.pods()
+    wait_for(lambda: '"on\\n"' in room.core.read_namespaced_pod_log(pod.metadata.name, room.namespace))
+    context.is_aborted = True
+    thread.join(30)
+    (result,) = results
     assert "Aborted: the caller aborted the execution" in result.stderr
     assert result.stdout == "on\n"
     assert all(job.metadata.deletion_timestamp for job in room.batch.list_namespaced_job(room.namespace).items)

@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -151,11 +151,19 @@ class TestCommandLine:
         assert out == b"['a', '-b']\n", err
 
     def test_interrupt_deletes_the_job(
-        self, agent_kubeconfig: Path, contract: Contract, tmp_path: Path, leftovers: Callable[[], list[str]]
+        self,
+        agent_kubeconfig: Path,
+        contract: Contract,
+        tmp_path: Path,
+        admin: client.ApiClient,
+        leftovers: Callable[[], list[str]],
     ) -> None:
         (tmp_path / "script.py").write_text("import time; print('on', flush=True); time.sleep(600)")
         process = self.run(agent_kubeconfig, contract, tmp_path, "script.py")
-        threading.Timer(4, process.send_signal, (signal.SIGINT,)).start()
+        pods = partial(client.CoreV1Api(admin).list_namespaced_pod, contract.namespace)
+        while process.poll() is None and not any(pod.status.phase == "Running" for pod in pods().items):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
         _, err = process.communicate()
         assert process.returncode == 130, err
         assert b"Traceback" not in err
