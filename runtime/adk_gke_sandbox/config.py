@@ -255,6 +255,7 @@ class ExecutorConfig(BaseModel):
         argv: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        first_figure: int = 1,
     ) -> Request:
         """Return what the runner is asked for: a program under these settings, its own ones in place of them.
 
@@ -275,6 +276,7 @@ class ExecutorConfig(BaseModel):
             timeout_seconds=self.timeout_seconds,
             memory_bytes=max(self.memory_bytes - _RESERVED_BYTES, self.memory_bytes // 2),
             cpu_count=max(1, int(quantity(self.cpu_limit, setting="cpu_limit"))),
+            first_figure=first_figure,
             gvisor=self.runtime_class is not None,
         )
 

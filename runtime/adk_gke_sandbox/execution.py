@@ -36,6 +36,10 @@ class Reason(StrEnum):
     """The namespace's ResourceQuota has no room."""
     ADMISSION_DENIED = "AdmissionDenied"
     """An admission rule refused the Job or its pod."""
+    INVALID_REQUEST = "InvalidRequest"
+    """The caller's files, or settings of this one call, cannot work; nothing was sent to the cluster."""
+    REQUEST_TOO_LARGE = "RequestTooLarge"
+    """Code and input files together are more than this path carries; nothing was sent to the cluster."""
     FORBIDDEN = "Forbidden"
     """The executor's identity may not do what it must."""
     SANDBOX_LOST = "SandboxLost"
@@ -129,6 +133,7 @@ class Request:
         memory_bytes: RLIMIT_AS of the program; 0 leaves it unset.
         cpu_count: Size of numeric thread pools.
         reply_bytes: Bytes of all frames of the reply at the most.
+        first_figure: Number of the first figure that is saved because the program left it open.
         gvisor: Whether the program may run under gVisor only.
     """
 
@@ -142,6 +147,7 @@ class Request:
     memory_bytes: int = 0
     cpu_count: int = 1
     reply_bytes: int = JOB_REPLY_BYTES
+    first_figure: int = 1
     gvisor: bool = False
 
 

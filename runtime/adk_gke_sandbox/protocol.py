@@ -68,6 +68,7 @@ def encode_request(request: Request, nonce: str) -> bytes:
             "cpu_count": request.cpu_count,
         },
         "reply_bytes": request.reply_bytes,
+        "first_figure": request.first_figure,
         "gvisor": request.gvisor,
     }
     return json.dumps(document, separators=(",", ":")).encode("ascii")

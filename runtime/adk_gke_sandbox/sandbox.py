@@ -60,6 +60,7 @@ class Sandbox:
         argv: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        first_figure: int = 1,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
         invocation_id: str = "",
@@ -73,6 +74,7 @@ class Sandbox:
             argv: Arguments of the program.
             env: Environment variables of the program, beside those of the configuration.
             limits: Bounds inside the sandbox in place of the configuration's.
+            first_figure: Number of the first figure that is saved because the program left it open.
             name: Name of the execution; made up when ``None``.
             labels: Labels of all objects, beside those of the configuration.
             invocation_id: ADK's invocation, for the annotations of Job and pod, the span and the log record.
@@ -81,7 +83,9 @@ class Sandbox:
         Raises:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
-        request = self.config.request(code, files=files, argv=argv, env=env or {}, limits=limits)
+        request = self.config.request(
+            code, files=files, argv=argv, env=env or {}, limits=limits, first_figure=first_figure
+        )
         tags = Tags(labels=self.config.labels_with(labels), invocation_id=invocation_id)
         attempt = Attempt(
             schedule_seconds=self.config.schedule_timeout_seconds,
