@@ -47,7 +47,7 @@ PREPARE: Sequence[Lane] = (
 TOGETHER = "not alone and not long"
 EVERYTHING: Sequence[Sequence[Lane]] = (
     (
-        [("cluster", [*PYTEST, TOGETHER, "tests/cluster", "tests/conformance"]), ("oldest ADK", OLDEST)],
+        [("cluster", [*PYTEST, TOGETHER, "tests/cluster", "tests/conformance", "tests/cases"]), ("oldest ADK", OLDEST)],
         [("unit and infra", [*PYTEST, TOGETHER, "tests/unit", "tests/infra"])],
     ),
     ([("alone", [*PYTEST, "alone and not long", "tests"])],),
