@@ -43,14 +43,14 @@ class Watched:
         self.method = method
 
     def __get__(self, canvas: Any, owner: Any = None) -> Any:
+        method = self.method.__get__(canvas, owner)
         try:
-            if canvas is not None:
-                # Called by ``Figure.savefig`` as a rule, whose argument tells the file.
-                note(canvas.figure, sys._getframe(1).f_locals.get("fname"))
+            # Called by ``Figure.savefig`` as a rule, whose argument tells the file.
+            note(canvas.figure, sys._getframe(1).f_locals.get("fname"))
         except Exception:
-            # Something that is no figure; the program is to see its own mistakes only.
-            return self.method.__get__(canvas, owner)
-        return self.method.__get__(canvas, owner)
+            # Not of a canvas, or something is wrong with the figure or its file: the method is to say so, not we.
+            return method
+        return method
 
 
 def watch(canvas: Any) -> None:
