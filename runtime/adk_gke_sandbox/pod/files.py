@@ -12,7 +12,7 @@ process is dead.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH109, PTH115, PTH116, PTH118
+# ruff: noqa: PTH109, PTH115, PTH116
 
 from __future__ import annotations
 
@@ -97,14 +97,16 @@ def fault_of(name: str, status: os.stat_result) -> str:
     if not stat.S_ISREG(status.st_mode):
         kind = KINDS.get(stat.S_IFMT(status.st_mode), "a device")
         return f"{kind} to {shown(os.readlink(name), 100)}" if stat.S_ISLNK(status.st_mode) else kind
-    if any("\ud800" <= character <= "\udfff" for character in name):
-        return "the name is not UTF-8"
-    return "the name has control characters" if any(map(unprintable, name)) else ""
+    return "the name has control characters or is not UTF-8" if any(map(unprintable, name)) else ""
 
 
 def unprintable(character: str) -> bool:
-    """Return whether a character is a control, a separator of lines or half of a surrogate pair; as the client does."""
-    return character < " " or "\x7f" <= character < "\xa0" or character in "\u2028\u2029" or "\ud800" <= character < "\ue000"
+    """Return whether a character is a control, a separator of lines or half of a surrogate pair.
+
+    The client decides the same by Unicode's categories; they never change for these.
+    """
+    code = ord(character)
+    return code < 32 or 127 <= code < 160 or code in (0x2028, 0x2029) or 0xD800 <= code < 0xE000
 
 
 def shown(name: str, characters: int = MESSAGE_CHARACTERS) -> str:
@@ -140,7 +142,7 @@ def elsewhere() -> list[str]:
     """Return the first files that were made outside of the working directory, and the number of the others."""
     here = os.getcwd()
     temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - as in the environment of the program
-    own = {here, *(os.path.join(temporary, "home", name) for name in ("cache", "matplotlib"))}
+    own = (here, f"{temporary}/home/cache", f"{temporary}/home/matplotlib")
     # Outside of a container of its own, the shared memory is everybody's.
     tops = [temporary, SHARED_MEMORY] if os.getpid() == 1 else [temporary]
     found = [
@@ -166,7 +168,7 @@ def bounded(entries: list[str], count: int, size_bytes: int, where: str = "") ->
     return entries
 
 
-def walk(top: str, left_out: list[str], skipped: set[str] = frozenset()) -> Iterator[os.DirEntry[str]]:
+def walk(top: str, left_out: list[str], skipped: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str]]:
     """Yield what lies below a folder but folders, hidden ones and tools' last; follows no links; bounded.
 
     What is not seen is added to ``left_out``; folders in ``skipped`` are passed over.
