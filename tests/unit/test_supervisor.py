@@ -381,7 +381,7 @@ sys.exit(3)
         assert [file.name for file in found.files] == ["figure_2.png"]
         (line,) = found.stderr.decode().splitlines()
         assert re.fullmatch(
-            r"figure_1\.png could not be saved: ValueError: .*ParseException.* \(write a dollar sign in a text as \\\$\)",
+            r"figure_1\.png could not be saved \(a dollar sign in a text is written \\\$\): ValueError: .*ParseException.*",
             line,
         )
 

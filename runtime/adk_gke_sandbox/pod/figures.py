@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
     Saves = Dict[Any, Tuple[Any, List[Any]]]
 
-CHARACTERS = 300
-"""The most that is shown of a cause."""
+CHARACTERS = 400
+"""The longest line on figures."""
+
+ADVICE = r" (a dollar sign in a text is written \$)"
+"""Matplotlib takes what is between two dollar signs for mathematics."""
 
 saves: Saves = {}
 """What was saved last, and what was in it: by the path, or by the figure where there is none. All references are weak."""
@@ -89,26 +92,17 @@ def save(pyplot: Any, folder: str, number: int) -> None:
                 figure.savefig(path)
             except Exception as error:
                 failed.setdefault(f"{type(error).__name__}: {error}", []).append(f"figure_{number}.png")
-                if os.path.lexists(path):
-                    os.remove(path)
             number += 1
-    for cause, names in failed.items():
-        advice = r" (write a dollar sign in a text as \$)" if "Parse" in cause else ""
-        tell(f"{', '.join(names)} could not be saved: {line(cause)}{advice}")
+    notes = [
+        f"{', '.join(names)} could not be saved{ADVICE if 'Parse' in cause else ''}: {cause}"
+        for cause, names in failed.items()
+    ]
     texts = dict.fromkeys(str(warning.message) for warning in warned)
     glyphs = [chr(int(text.split()[1])) for text in texts if text.startswith("Glyph ")]
     if glyphs:
-        tell(f"figures show boxes in place of characters that no font here has: {line(''.join(glyphs))}")
+        notes.append(f"figures show boxes in place of characters that no font here has: {''.join(glyphs)}")
     others = [text for text in texts if not text.startswith("Glyph ")]
     if others:
-        tell(f"while figures were saved: {line('; '.join(others))}")
-
-
-def line(text: str) -> str:
-    """Return a text as one line."""
-    return " ".join(text.split())[:CHARACTERS]
-
-
-def tell(words: str) -> None:
-    """Write a line where the program's last words are."""
-    print(words, file=sys.__stderr__)
+        notes.append(f"while figures were saved: {'; '.join(others)}")
+    for note in notes:
+        print(" ".join(note.split())[:CHARACTERS], file=sys.__stderr__)
