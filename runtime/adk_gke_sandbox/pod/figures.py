@@ -83,12 +83,13 @@ def save(pyplot: Any, folder: str, number: int) -> None:
     failed: dict[str, list[str]] = {}
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        for figure in map(pyplot.figure, pyplot.get_fignums()):
-            if is_saved(figure, folder, pyplot.rcParams["savefig.format"]):
-                continue
-            while os.path.lexists(path := f"{folder}/figure_{number}.png"):
-                number += 1
+        for identity in pyplot.get_fignums():
             try:
+                figure = pyplot.figure(identity)
+                if is_saved(figure, folder, pyplot.rcParams["savefig.format"]):
+                    continue
+                while os.path.lexists(path := f"{folder}/figure_{number}.png"):
+                    number += 1
                 figure.savefig(path)
             except Exception as error:
                 failed.setdefault(f"{type(error).__name__}: {error}", []).append(f"figure_{number}.png")
@@ -97,12 +98,10 @@ def save(pyplot: Any, folder: str, number: int) -> None:
         f"{', '.join(names)} could not be saved{ADVICE if 'Parse' in cause else ''}: {cause}"
         for cause, names in failed.items()
     ]
+    # All else that Matplotlib warns of, such as a layout that does not fit, is to be seen in the figure.
     texts = dict.fromkeys(str(warning.message) for warning in warned)
     glyphs = [chr(int(text.split()[1])) for text in texts if text.startswith("Glyph ")]
     if glyphs:
         notes.append(f"figures show boxes in place of characters that no font here has: {''.join(glyphs)}")
-    others = [text for text in texts if not text.startswith("Glyph ")]
-    if others:
-        notes.append(f"while figures were saved: {'; '.join(others)}")
     for note in notes:
         print(" ".join(note.split())[:CHARACTERS], file=sys.__stderr__)
