@@ -234,7 +234,9 @@ def test_of_many_files_left_out_the_first_are_named_and_the_rest_is_counted(outc
     assert (len(outcome.files_left_out), outcome.files_left_out[-1]) == (51, "and 248 more")
 
 
-@program(r"for name in (b'a\nb', b'\xff', 'Bild\u202f1\u3000(1): \U0001f469\u200d\U0001f4bb.txt'.encode()): open(name, 'w')")
+@program(
+    r"for name in (b'a\nb', b'\xff', 'Bild\u202f1\u3000(1): \U0001f469\u200d\U0001f4bb.txt'.encode()): open(name, 'w')"
+)
 def test_names_come_back_as_they_are_and_those_that_cannot_be_shown_are_described(outcome: Outcome) -> None:
     assert set(contents(outcome)) == {"Bild\u202f1\u3000(1): \U0001f469\u200d\U0001f4bb.txt"}
     reason = "the name has control characters or is not UTF-8"

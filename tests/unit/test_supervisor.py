@@ -339,12 +339,28 @@ def figure(name):
     return plt.gcf()
 """
 
+STUB = {
+    "__init__.py": "",
+    "backend_bases.py": "class FigureCanvasBase:\n    def print_figure(self, filename):\n        1 / 0\n",
+    "figure.py": (
+        "from matplotlib.backend_bases import FigureCanvasBase\nclass Figure:\n    canvas = FigureCanvasBase()\n"
+        "    def savefig(self, fname):\n        self.canvas.print_figure(fname)\n"
+    ),
+    "text.py": "",
+}
+
+
+@pytest.fixture
+def draw(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a program with Matplotlib, whose list of fonts is made once for all tests."""
+    env = {"MPLCONFIGDIR": str(tmp_path_factory.getbasetemp() / "matplotlib")}
+    return lambda code, **fields: run(FIGURES + code, env=env, **fields)
+
 
 class TestFigures:
-    def test_those_that_the_program_has_not_saved_come_back_numbered_from_the_first(self, run: Run) -> None:
-        found = run(
-            FIGURES
-            + """
+    def test_those_that_the_program_has_not_saved_come_back_numbered_from_the_first(self, draw: Run) -> None:
+        found = draw(
+            """
 figure("saved").savefig("a.png")
 figure("saved without its extension").savefig("b")
 figure("saved to a buffer").savefig(io.BytesIO())
@@ -376,20 +392,17 @@ sys.exit(3)
         assert set(contents) == own | saved
         assert {contents[name][:4] for name in saved} == {b"\x89PNG"}
 
-    def test_one_that_cannot_be_saved_is_named_with_its_cause_and_costs_no_other(self, run: Run) -> None:
-        found = run(FIGURES + "figure('$$ is cheap')\nfigure('good')")
+    def test_one_that_cannot_be_saved_is_named_with_its_cause_and_costs_no_other(self, draw: Run) -> None:
+        found = draw("figure('$$ is cheap')\nfigure('good')")
         assert [file.name for file in found.files] == ["figure_2.png"]
         (line,) = found.stderr.decode().splitlines()
-        assert re.fullmatch(
-            r"figure_1\.png could not be saved \(a dollar sign in a text is written \\\$\): ValueError: .*ParseException.*",
-            line,
-        )
+        begin = r"figure_1.png could not be saved (a dollar sign in a text is written \$): ValueError: "
+        assert (line.startswith(begin), "ParseException" in line) == (True, True)
 
-    def test_warnings_about_them_are_one_line_and_stop_none(self, run: Run) -> None:
-        found = run(
-            "import warnings\nwarnings.simplefilter('error')\n"
-            + FIGURES
-            + "figure('a \U0001f9ff\U0001fae8')\nfigure('b \U0001f9ff')\nplt.rcParams['font.family'] = 'No Such Font'"
+    def test_warnings_about_them_are_one_line_and_stop_none(self, draw: Run) -> None:
+        found = draw(
+            "import warnings\nwarnings.simplefilter('error')\nfigure('a \U0001f9ff\U0001fae8')\nfigure('b \U0001f9ff')\n"
+            "plt.rcParams['font.family'] = 'No Such Font'"
         )
         assert [file.name for file in found.files] == ["figure_1.png", "figure_2.png"]
         assert found.stderr.decode() == (
@@ -397,12 +410,12 @@ sys.exit(3)
         )
 
     def test_a_traceback_of_saving_one_is_that_of_plain_python(self, run: Run, place: Place) -> None:
-        code = "from matplotlib.figure import Figure\nfigure = Figure()\nfigure.text(0, 0, '$$ x')\n"
-        code += "figure.savefig('x.png')"
-        assert run(code).stderr == plain(place, code).stderr
+        code = "import matplotlib.figure, matplotlib.text\nmatplotlib.figure.Figure().savefig('x.png')"
+        files = tuple(File(name=f"matplotlib/{name}", content=text.encode()) for name, text in STUB.items())
+        assert run(code, files=files).stderr == plain(place, code).stderr
 
-    def test_a_child_saves_none(self, run: Run) -> None:
-        found = run(FIGURES + "figure('open')\nif os.fork() == 0:\n    figure('of the child')\n    sys.exit()\nos.wait()")
+    def test_a_child_saves_none(self, draw: Run) -> None:
+        found = draw("figure('open')\nif os.fork() == 0:\n    figure('of the child')\n    sys.exit()\nos.wait()")
         assert [file.name for file in found.files] == ["figure_1.png"]
 
 

@@ -9,7 +9,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH100, PTH107, PTH110, PTH118
+# ruff: noqa: PTH100
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ process is dead.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH109, PTH115, PTH116
+# ruff: noqa: PTH109, PTH116
 
 from __future__ import annotations
 

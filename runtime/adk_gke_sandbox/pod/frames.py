@@ -16,7 +16,6 @@ imported by ``supervisor``, beside which it lies in the pod.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH116
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for; the data are our own.
-# ruff: noqa: PTH100, PTH106, PTH107, PTH118, PTH120, PTH123, PTH208, S102, S302
+# ruff: noqa: PTH100, PTH106, PTH107, PTH109, PTH118, PTH120, PTH123, PTH208, S102, S302
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def set_limits(limits: Json) -> None:
 
 
 def load(pod: str, name: str) -> Json:
-    """Return the names that a program of the pod defines: what few of the user's programs need, or only at their end."""
+    """Return what a program of the pod defines, one that few of the user's programs need, or only at their end."""
     path = f"{pod}/{name}.py"
     names: Json = {"__name__": name, "__file__": path}
     with open(path, "rb") as source:
