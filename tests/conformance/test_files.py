@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 MIB = 1024 * 1024
 
-ELSEWHERE = "only files in the working directory come back, /workspace"
+ELSEWHERE = "only files in the working directory (/workspace) come back"
 
 
 def noise(size: int, seed: int = 1) -> bytes:

@@ -318,7 +318,7 @@ class TestFiles:
             "    path.parent.mkdir(exist_ok=True)\n    path.write_text('x')"
         )
         *named, rest = found.files_left_out
-        reason = f"only files in the working directory come back, {place.workspace}"
+        reason = f"only files in the working directory ({place.workspace}) come back"
         assert named == [f"{place.temporary}/charts/{n}.svg: {reason}" for n in range(5)]
         assert rest == "and 3 more outside of the working directory"
 
@@ -401,8 +401,8 @@ sys.exit(3)
 
     def test_warnings_about_them_are_one_line_and_stop_none(self, draw: Run) -> None:
         found = draw(
-            "import warnings\nwarnings.simplefilter('error')\nfigure('a \U0001f9ff\U0001fae8')\nfigure('b \U0001f9ff')\n"
-            "plt.rcParams['font.family'] = 'No Such Font'"
+            "import warnings\nwarnings.simplefilter('error')\n"
+            "figure('a \U0001f9ff\U0001fae8')\nfigure('b \U0001f9ff')\nplt.rcParams['font.family'] = 'No Such Font'"
         )
         assert [file.name for file in found.files] == ["figure_1.png", "figure_2.png"]
         assert found.stderr.decode() == (

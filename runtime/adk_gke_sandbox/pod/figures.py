@@ -30,7 +30,7 @@ ADVICE = r" (a dollar sign in a text is written \$)"
 """Matplotlib takes what is between two dollar signs for mathematics."""
 
 saves: Saves = {}
-"""What was saved last, and what was in it: by the path, or by the figure where there is none. All references are weak."""
+"""The figure that was saved last to a path, or to none, and what was in it; by the path or the figure. All weak."""
 
 
 class Watched:

@@ -1,10 +1,10 @@
 """What the program leaves: every file that it made comes back, or is named with the reason why it does not.
 
 A file in the working directory that is new, or not as it was given, comes back; so does ``main.py`` once the program
-has changed it. The program's visible files go first, then ``figure_N.png`` (``figures`` saves them), then what is hidden
-or a tool's, so that a cache takes no result's place. Links are not followed: what they lead to comes back under its own
-name if it lies in the working directory. Folders come with their files, empty ones do not. Files that were made in
-other places are counted, and the first ones named.
+has changed it. The program's visible files go first, then ``figure_N.png`` (``figures`` saves them), then what is
+hidden or a tool's, so that a cache takes no result's place. Links are not followed: what they lead to comes back under
+its own name if it lies in the working directory. Folders come with their files, empty ones do not. Files that were made
+in other places are counted, and the first ones named.
 
 Not named is what tools and this package leave: ``__pycache__``, and in other places all that is hidden or a cache.
 Standard library only, any CPython from 3.8 on; imported by ``supervisor`` once the program has ended and every other
@@ -154,7 +154,7 @@ def elsewhere() -> list[str]:
         and turn(entry.path[len(top) + 1 :]) < 2
         and not entry.path.startswith((f"{SHARED_MEMORY}/sem.", f"{SHARED_MEMORY}/psm_"))
     ]
-    reason = f"only files in the working directory come back, {shown(here)}"
+    reason = f"only files in the working directory ({shown(here)}) come back"
     named = [f"{shown(path)}: {reason}" for path in sorted(found)]
     return bounded(named, ELSEWHERE_MAX, ELSEWHERE_BYTES, " outside of the working directory")
 
