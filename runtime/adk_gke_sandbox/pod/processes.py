@@ -29,7 +29,10 @@ else:
     from frames import PROGRAM, write_all
 
 GO = b"!"
-WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
+POD = os.path.dirname(os.path.abspath(__file__))
+"""Where the programs of the pod lie."""
+
+WORKER = os.path.join(POD, "worker.py")
 
 START_SECONDS = 120
 """How long the worker's interpreter and its preloaded imports may take to come up."""
@@ -65,7 +68,7 @@ class Worker:
         with open(WORKER, "rb") as own, open(os.path.join(folder, "sitecustomize.py"), "wb") as hook:
             hook.write(own.read())
         with open(os.path.join(folder, "setting"), "wb") as setting:
-            setting.write(marshal.dumps((go, status, env.get("PYTHONPATH"), preload)))
+            setting.write(marshal.dumps((go, status, env.get("PYTHONPATH"), preload, POD)))
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, env.get("PYTHONPATH"))))
         self.pid = os.posix_spawn(sys.executable, [sys.executable, PROGRAM], env, file_actions=actions)
         for descriptor in (out, err, go, status, null):
@@ -77,7 +80,8 @@ class Worker:
         if not gvisor:
             # Elsewhere the kernel counts the processes of the user on the whole node.
             limits["processes"] = 0
-        spec = {"argv": request["argv"], "env": request["env"], "limits": limits}
+        spec = {name: request[name] for name in ("argv", "env", "first_figure")}
+        spec["limits"] = limits
         self.limit_time("not up in time", START_SECONDS)
         try:
             write_all(self.orders, marshal.dumps(spec))

@@ -8,7 +8,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for; the data are our own.
-# ruff: noqa: PTH100, PTH106, PTH107, PTH118, PTH120, PTH123, PTH208, S302
+# ruff: noqa: PTH100, PTH106, PTH107, PTH118, PTH120, PTH123, PTH208, S102, S302
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def prepare() -> None:
     os.setsid()
     folder = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(folder, "setting"), "rb") as setting:
-        go, status, python_path, preload = marshal.load(setting)
+        go, status, python_path, preload, pod = marshal.load(setting)
     for name in os.listdir(folder):
         os.remove(os.path.join(folder, name))
     os.rmdir(folder)
@@ -54,7 +54,7 @@ def prepare() -> None:
     sys.argv[1:] = spec["argv"]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[2:] = spec["argv"]
-    save_figures_at_end()
+    save_figures_at_end(pod, spec["first_figure"])
     use_own_sitecustomize()
     set_limits(spec["limits"])
     os.write(status, b".")
@@ -81,8 +81,17 @@ def set_limits(limits: Json) -> None:
         resource.setrlimit(bound, (value, value))
 
 
-def save_figures_at_end() -> None:
-    """Save the figures that the program leaves open, as a notebook would show them.
+def load(pod: str, name: str) -> Json:
+    """Return the names that a program of the pod defines: what few of the user's programs need, or only at their end."""
+    path = f"{pod}/{name}.py"
+    names: Json = {"__name__": name, "__file__": path}
+    with open(path, "rb") as source:
+        exec(compile(source.read(), path, "exec"), names)
+    return names
+
+
+def save_figures_at_end(pod: str, first: int) -> None:
+    """Have the figures saved that the program leaves open (``figures``), the first one under the number ``first``.
 
     The interpreter calls ``threading._shutdown`` when the program has ended; at exit, Matplotlib's own handler
     would be earlier than one of ours.
@@ -91,24 +100,36 @@ def save_figures_at_end() -> None:
     import sys
     import threading
 
-    shutdown, own = threading._shutdown, os.getpid()  # type: ignore[attr-defined]
+    shutdown, own, folder = threading._shutdown, os.getpid(), os.getcwd()  # type: ignore[attr-defined]
+    figures: Json = {}
 
-    def save() -> None:
-        pyplot = sys.modules.get("matplotlib.pyplot")
-        if pyplot is not None and os.getpid() == own:
+    class Watch:
+        """Is asked for each module that is imported, and has none; so it notices Matplotlib."""
+
+        @staticmethod
+        def find_spec(name: str, *_: Any) -> None:
+            canvas = getattr(sys.modules.get("matplotlib.backend_bases"), "FigureCanvasBase", None)
+            if canvas is None or figures or not name.startswith("matplotlib"):
+                return
             try:
-                for number in pyplot.get_fignums():
-                    index = number
-                    while os.path.lexists(f"figure_{index}.png"):
-                        index += 1
-                    pyplot.figure(number).savefig(f"figure_{index}.png")
-            except Exception as error:
-                print(f"open figures could not be saved: {error}", file=sys.stderr)
+                figures.update(load(pod, "figures"))
+                figures["watch"](canvas)
+            except Exception:
+                # Of no concern to the import.
+                return
 
     def end(*arguments: Any) -> None:
         shutdown(*arguments)
-        save()
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot is not None and os.getpid() == own:
+            try:
+                (figures or load(pod, "figures"))["save"](pyplot, folder, first)
+            except Exception as error:
+                print(f"open figures could not be saved: {error}", file=sys.stderr)
 
+    # A module that is preloaded is there already.
+    Watch.find_spec("matplotlib")
+    sys.meta_path.insert(0, Watch)  # type: ignore[arg-type]
     threading._shutdown = end  # type: ignore[attr-defined]
 
 
