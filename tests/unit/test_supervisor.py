@@ -408,7 +408,7 @@ def test_nothing_is_written_into_a_file_that_the_program_has_opened_in_place_of_
 
 HINTS: Mapping[str, tuple[str, str]] = {
     "package": ("import seaborn", "seaborn is not in this image, and nothing can be installed"),
-    "packages that there are": ("import seaborn", "pytest"),
+    "packages that there are": ("import seaborn", "Installed are: "),
     "part of a package": ("import numpy\nimport numpy.no_such", "which has no numpy.no_such"),
     "file of an earlier run": ("import helpers", "there is no helpers.py: each run starts in a fresh folder"),
     "hidden package": ("import os\nopen('json.py', 'w')\nfrom json import dumps", "json is the file "),
@@ -435,9 +435,9 @@ HINTS: Mapping[str, tuple[str, str]] = {
     "command": ("import subprocess\nsubprocess.run(['no-such'])", "the command no-such is not in this image"),
     "command in a shell": ("import subprocess\nsubprocess.run('no-such', shell=True, check=True)", "command no-such"),
     "ffmpeg": ("import subprocess\nsubprocess.run('/no/such/ffmpeg')", "save the animation as .gif"),
-    "host": ("import socket\nsocket.getaddrinfo('data.example.invalid', 443)", "could not reach the network"),
+    "host": ("import socket\nsocket.getaddrinfo('127.0.0.1', 'no-such')", "could not reach the network"),
     "host behind a library": (
-        "import urllib.request\nurllib.request.urlopen('https://data.example.invalid')",
+        "import socket\ntry: socket.getaddrinfo('127.0.0.1', 'no-such')\nexcept OSError: raise ValueError('library')",
         "could not reach the network",
     ),
     "server": ("import socket\nsocket.create_connection(('127.0.0.1', 1))", "servers there are those"),
