@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 MIB = 1024 * 1024
 
+ELSEWHERE = "only files in the working directory come back, /workspace"
+
 
 def noise(size: int, seed: int = 1) -> bytes:
     """Bytes that no encoding makes shorter; the same in a program and in its test."""
@@ -85,6 +87,7 @@ def test_a_deleted_input_is_no_error_and_a_renamed_one_is_new(outcome: Outcome) 
 @program("import os\nos.makedirs('ü/b')\nopen('ü/b/c.txt', 'w').write('deep')\nos.chdir('/tmp')\nopen('x', 'w')")
 def test_files_in_folders_come_back_wherever_the_program_ends(outcome: Outcome) -> None:
     assert contents(outcome) == {"ü/b/c.txt": b"deep"}
+    assert outcome.files_left_out == (f"/tmp/x: {ELSEWHERE}",)
 
 
 @program("open('empty', 'w')\nopen('.hidden', 'w').write('h')")
@@ -92,17 +95,45 @@ def test_empty_and_hidden_files_come_back(outcome: Outcome) -> None:
     assert contents(outcome) == {"empty": b"", ".hidden": b"h"}
 
 
-@program("open('main.py', 'a').write('# changed')\nimport os, shutil\nshutil.copy('main.py', 'copy.py')")
-def test_the_program_itself_never_comes_back(outcome: Outcome) -> None:
+@program("import shutil\nshutil.copy('main.py', 'copy.py')")
+def test_the_program_itself_does_not_come_back(outcome: Outcome) -> None:
     assert set(contents(outcome)) == {"copy.py"}
 
 
+@program("open('main.py', 'w').write('print(1)')\nopen('helper.py', 'w')")
+def test_a_program_that_was_changed_comes_back_under_its_name(outcome: Outcome) -> None:
+    assert contents(outcome) == {"helper.py": b"", "main.py": b"print(1)"}
+
+
 @program(
-    "import pathlib, py_compile\npy_compile.compile('main.py')\n(pathlib.Path.home() / '.x').write_text('x')\n"
-    "(pathlib.Path.home() / 'cache/y').write_text('y')\nopen('/tmp/z', 'w').write('z')"
+    "import pathlib, py_compile, multiprocessing.shared_memory\npy_compile.compile('main.py')\n"
+    "(pathlib.Path.home() / '.x').write_text('x')\n(pathlib.Path.home() / 'cache/y').write_text('y')\n"
+    "import matplotlib.pyplot as plt\nplt.figure()\nplt.close()\n"
+    "block = multiprocessing.shared_memory.SharedMemory(create=True, size=1)\nimport os, time\nos.kill(os.getpid(), 9)",
+    mem_limit="1Gi",
 )
-def test_caches_homes_and_temporary_files_do_not_come_back(outcome: Outcome) -> None:
-    assert (outcome.reason, contents(outcome), outcome.files_left_out) == (Reason.COMPLETED, {}, ())
+def test_caches_and_what_tools_leave_is_not_named(outcome: Outcome) -> None:
+    assert (outcome.signal, contents(outcome), outcome.files_left_out) == ("SIGKILL", {}, ())
+
+
+@program(
+    "import pathlib\n(pathlib.Path.home() / 'summary.csv').write_text('a')\nopen('/tmp/chart.svg', 'w')\n"
+    "open('/dev/shm/shared.bin', 'w')"
+)
+def test_files_in_other_places_are_named(outcome: Outcome) -> None:
+    assert (outcome.reason, contents(outcome)) == (Reason.COMPLETED, {})
+    assert outcome.files_left_out == (
+        f"/dev/shm/shared.bin: {ELSEWHERE}",
+        f"/tmp/chart.svg: {ELSEWHERE}",
+        f"/tmp/home/summary.csv: {ELSEWHERE}",
+    )
+
+
+@program("import os\nfor i in range(21_000):\n    os.close(os.open(f'/tmp/{i:05}', os.O_CREAT))\nopen('kept', 'w')")
+def test_so_many_files_in_another_place_that_not_all_are_looked_at_hide_nothing(outcome: Outcome) -> None:
+    assert contents(outcome) == {"kept": b""}
+    assert len(outcome.files_left_out) == 6
+    assert outcome.files_left_out[-1].startswith("and 199")
 
 
 @program(
@@ -146,13 +177,20 @@ def test_files_carry_their_mime_types(outcome: Outcome) -> None:
     "import os\nos.symlink('/etc/passwd', 'link')\nos.symlink('/etc', 'folder')\n"
     "os.symlink('/proc/1/environ', 'environ')\nos.symlink('/dev/zero', 'zero')\nos.mkdir('d')\nos.symlink('..', 'd/up')"
 )
-def test_links_are_not_followed(outcome: Outcome) -> None:
-    assert (outcome.reason, contents(outcome), outcome.files_left_out) == (Reason.COMPLETED, {}, ())
+def test_links_are_not_followed_but_named(outcome: Outcome) -> None:
+    assert (outcome.reason, contents(outcome)) == (Reason.COMPLETED, {})
+    assert outcome.files_left_out == (
+        "d/up: a symbolic link to ..",
+        "environ: a symbolic link to /proc/1/environ",
+        "folder: a symbolic link to /etc",
+        "link: a symbolic link to /etc/passwd",
+        "zero: a symbolic link to /dev/zero",
+    )
 
 
 @program("import os\nos.symlink('loop', 'loop')\nopen('kept', 'w').close()")
 def test_a_link_to_itself_hides_nothing(outcome: Outcome) -> None:
-    assert (contents(outcome), outcome.files_left_out) == ({"kept": b""}, ())
+    assert (contents(outcome), outcome.files_left_out) == ({"kept": b""}, ("loop: a symbolic link to loop",))
 
 
 @program("import os\nos.remove('in.txt')\nos.symlink('/etc/passwd', 'in.txt')", files={"in.txt": b"1"})
@@ -168,6 +206,7 @@ def test_an_input_that_was_replaced_by_a_link_does_not_come_back(outcome: Outcom
 )
 def test_fifos_and_sockets_stay_and_devices_cannot_be_made(outcome: Outcome) -> None:
     assert (outcome.reason, contents(outcome)) == (Reason.COMPLETED, {})
+    assert outcome.files_left_out == ("fifo: a named pipe", "socket: a socket")
     assert outcome.stdout == b"Operation not permitted\n" * 2
 
 
@@ -195,10 +234,13 @@ def test_of_many_files_left_out_the_first_are_named_and_the_rest_is_counted(outc
     assert (len(outcome.files_left_out), outcome.files_left_out[-1]) == (51, "and 248 more")
 
 
-@program("open('a\\nb', 'w')\nopen(b'\\xff', 'w')\nopen('ok', 'w')")
-def test_names_that_cannot_be_shown_are_left_out_and_described(outcome: Outcome) -> None:
-    assert set(contents(outcome)) == {"ok"}
-    assert sorted(outcome.files_left_out) == ["?: the name is not printable", "a?b: the name is not printable"]
+@program(
+    r"for name in (b'a\nb', b'\xff', 'Bild\u202f1\u3000(1): \U0001f469\u200d\U0001f4bb.txt'.encode()): open(name, 'w')"
+)
+def test_names_come_back_as_they_are_and_those_that_cannot_be_shown_are_described(outcome: Outcome) -> None:
+    assert set(contents(outcome)) == {"Bild\u202f1\u3000(1): \U0001f469\u200d\U0001f4bb.txt"}
+    reason = "the name has control characters or is not UTF-8"
+    assert outcome.files_left_out == (rf"a\nb: {reason}", rf"\udcff: {reason}")
 
 
 @program(
@@ -241,11 +283,11 @@ def test_open_figures_come_back_as_png_beside_the_programs_own_files(outcome: Ou
 
 
 @program(
-    "import matplotlib.pyplot as plt\nplt.plot([1])\nplt.savefig('mine.png')\nplt.close('all')\n"
-    "plt.plot([2])\nplt.show()\nraise ValueError('after')",
+    "import matplotlib.pyplot as plt\nplt.plot([1])\nplt.savefig('mine.png')\nplt.figure()\nplt.close()\n"
+    "plt.figure()\nplt.plot([2])\nplt.show()\nraise ValueError('after')",
     mem_limit="1Gi",
 )
-def test_figures_that_were_closed_do_not_come_back_and_those_of_a_failure_do(outcome: Outcome) -> None:
+def test_figures_that_were_saved_or_closed_do_not_come_back_again_and_those_of_a_failure_do(outcome: Outcome) -> None:
     assert b"ValueError: after" in outcome.stderr
     assert set(contents(outcome)) == {"mine.png", "figure_1.png"}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from adk_gke_sandbox.execution import File, Limits, Outcome, Reason, Request
-from adk_gke_sandbox.protocol import Transcript, encode_request
+from adk_gke_sandbox.protocol import Transcript, encode_request, name_fault
 
 SUPERVISOR = Path(__file__).parents[2] / "runtime/adk_gke_sandbox/pod/supervisor.py"
 PROGRAMS = sorted(SUPERVISOR.parent.glob("*.py"))
@@ -338,10 +338,153 @@ class TestFiles:
         assert re.fullmatch(r"b: 40000 bytes, \d+ were left", found.files_left_out[0])
         assert found.files_left_out[1].endswith(": 0 bytes, 0 were left")
 
-    def test_figures_that_cannot_be_saved_are_a_note(self, run: Run) -> None:
-        found = run("import matplotlib.pyplot as plt, os\nplt.plot([1])\nos.chdir('/proc')")
-        assert found.exit_code == 0
-        assert b"open figures could not be saved: " in found.stderr
+    def test_a_name_comes_back_unless_the_client_would_refuse_it(self, run: Run) -> None:
+        edges = [0x01, 0x1F, 0x20, 0x7E, 0x7F, 0x9F, 0xA0, 0xAD, 0x200D, 0x2027, 0x2028, 0x2029, 0x202A, 0x202F, 0x3000]
+        names = [f"{chr(code)}x" for code in (*edges, 0xD7FF, 0xE000, 0xFEFF, 0xFFFE, 0x1F469, 0x10FFFF)]
+        found = run(f"for name in {names!a}: open(name, 'w')")
+        assert {file.name for file in found.files} == {name for name in names if not name_fault(name)}
+        assert len(found.files) + len(found.files_left_out) == len(names)
+
+    def test_a_name_that_is_refused_is_named_with_escapes(self, run: Run) -> None:
+        found = run(r"for name in (b'a\nb', b'\xffc', '\u2028d'.encode()): open(name, 'w')")
+        reason = "the name has control characters or is not UTF-8"
+        assert found.files_left_out == (rf"a\nb: {reason}", rf"\u2028d: {reason}", rf"\udcffc: {reason}")
+
+    def test_a_program_that_was_changed_comes_back_under_its_name(self, run: Run) -> None:
+        found = run("open('main.py', 'w').write('print(2)')\nopen('helper.py', 'w')")
+        assert {file.name: file.content for file in found.files} == {"helper.py": b"", "main.py": b"print(2)"}
+
+    def test_what_is_no_file_is_named_with_what_it_is(self, run: Run) -> None:
+        found = run(
+            "import os, socket\nos.mkfifo('fifo')\nsocket.socket(socket.AF_UNIX).bind('socket')\n"
+            "os.symlink('data.csv', 'link')\nopen('data.csv', 'w')\nos.mkdir('empty')\nos.symlink('/etc', 'folder')"
+        )
+        assert [file.name for file in found.files] == ["data.csv"]
+        assert found.files_left_out == (
+            "fifo: a named pipe",
+            "folder: a symbolic link to /etc",
+            "link: a symbolic link to data.csv",
+            "socket: a socket",
+        )
+
+    def test_results_come_first_then_figures_then_what_is_hidden_or_a_tools(self, run: Run) -> None:
+        found = run(
+            "import os\nfor name in ('.cache/a', '.b', 'node_modules/c/d', 'figure_1.png', 'x/.e', 'x/y', 'z'):\n"
+            "    os.makedirs(os.path.dirname(name) or '.', exist_ok=True)\n    open(name, 'w')",
+            Limits(file_count=4),
+        )
+        assert [file.name for file in found.files] == ["x/y", "z", "figure_1.png", ".b"]
+        assert [entry.partition(":")[0] for entry in found.files_left_out] == [".cache/a", "node_modules/c/d", "x/.e"]
+
+    def test_of_files_in_other_places_the_first_are_named_and_those_of_tools_are_not(
+        self, run: Run, place: Place
+    ) -> None:
+        found = run(
+            "import pathlib, tempfile\nhome, temporary = pathlib.Path.home(), pathlib.Path(tempfile.gettempdir())\n"
+            "paths = [home / 'summary.csv', *(temporary / f'charts/{n}.svg' for n in range(7))]\n"
+            "for path in [*paths, home / '.local/x', home / 'cache/x', home / 'matplotlib/x', temporary / '.x']:\n"
+            "    path.parent.mkdir(exist_ok=True)\n    path.write_text('x')"
+        )
+        *named, rest = found.files_left_out
+        reason = f"only files in the working directory come back, {place.workspace}"
+        assert named == [f"{place.temporary}/charts/{n}.svg: {reason}" for n in range(5)]
+        assert rest == "and 3 more outside of the working directory"
+
+    @pytest.mark.parametrize("end", ["raise SystemExit(3)", "import time; time.sleep(60)", "os.kill(os.getpid(), 9)"])
+    def test_files_and_what_is_left_out_are_told_however_the_program_ends(self, end: str, run: Run) -> None:
+        found = run(f"import os\nopen('good', 'w')\nopen('large', 'w').truncate(1 << 40)\n{end}", timeout_seconds=1)
+        assert (found.reason is Reason.COMPLETED, [file.name for file in found.files]) == (False, ["good"])
+        assert found.files_left_out == (f"large: {1 << 40} bytes, {5 * 1024 * 1024} were left",)
+
+
+FIGURES = """
+import io, os, sys
+import matplotlib.pyplot as plt
+from matplotlib.backends.backend_pdf import PdfPages
+def figure(name):
+    plt.figure(figsize=(1, 1))
+    plt.text(0, 0, name)
+    return plt.gcf()
+"""
+
+STUB = {
+    "__init__.py": "",
+    "backend_bases.py": "class FigureCanvasBase:\n    def print_figure(self, filename):\n        1 / 0\n",
+    "figure.py": (
+        "from matplotlib.backend_bases import FigureCanvasBase\nclass Figure:\n    canvas = FigureCanvasBase()\n"
+        "    def savefig(self, fname):\n        self.canvas.print_figure(fname)\n"
+    ),
+    "text.py": "",
+}
+
+
+@pytest.fixture
+def draw(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a program with Matplotlib, whose list of fonts is made once for all tests."""
+    env = {"MPLCONFIGDIR": str(tmp_path_factory.getbasetemp() / "matplotlib")}
+    return lambda code, **fields: run(FIGURES + code, env=env, **fields)
+
+
+class TestFigures:
+    def test_those_that_the_program_has_not_saved_come_back_numbered_from_the_first(self, draw: Run) -> None:
+        found = draw(
+            """
+figure("saved").savefig("a.png")
+figure("saved without its extension").savefig("b")
+figure("saved to a buffer").savefig(io.BytesIO())
+with PdfPages("c.pdf") as pages:
+    pages.savefig(figure("saved as a page"))
+os.chdir(os.environ["TMPDIR"])
+open(sys.path[0] + "/figure_8.png", "w").write("own")
+figure("open")                                          # 7
+figure("saved elsewhere").savefig("d.png")              # 9
+figure("saved over").savefig(sys.path[0] + "/e.png")    # 10
+figure("saved over it").savefig(sys.path[0] + "/e.png")
+try:
+    figure("cannot be saved yet: $$").savefig("f.png")
+except ValueError:
+    plt.gca().texts[0].set_text("now it can")           # 11
+figure("closed")
+plt.close()
+figure("saved and drawn anew").savefig(sys.path[0] + "/g.png")
+plt.clf()
+plt.plot([1, 2])                                        # 12
+sys.exit(3)
+""",
+            first_figure=7,
+        )
+        assert (found.exit_code, found.stderr) == (3, b"")
+        contents = {file.name: file.content for file in found.files}
+        own = {"a.png", "b.png", "c.pdf", "e.png", "figure_8.png", "g.png"}
+        saved = {f"figure_{number}.png" for number in (7, 9, 10, 11, 12)}
+        assert set(contents) == own | saved
+        assert {contents[name][:4] for name in saved} == {b"\x89PNG"}
+
+    def test_one_that_cannot_be_saved_is_named_with_its_cause_and_costs_no_other(self, draw: Run) -> None:
+        found = draw("figure('$$ is cheap')\nfigure('good')")
+        assert [file.name for file in found.files] == ["figure_2.png"]
+        (line,) = found.stderr.decode().splitlines()
+        begin = r"figure_1.png could not be saved (a dollar sign in a text is written \$): ValueError: "
+        assert (line.startswith(begin), "ParseException" in line) == (True, True)
+
+    def test_warnings_about_them_are_one_line_and_stop_none(self, draw: Run) -> None:
+        found = draw(
+            "import warnings\nwarnings.simplefilter('error')\nfigure('a \U0001f9ff\U0001fae8')\nfigure('b \U0001f9ff')\n"
+            "plt.rcParams['font.family'] = 'No Such Font'"
+        )
+        assert [file.name for file in found.files] == ["figure_1.png", "figure_2.png"]
+        assert found.stderr.decode() == (
+            "figures show boxes in place of characters that no font here has: \U0001f9ff\U0001fae8\n"
+        )
+
+    def test_a_traceback_of_saving_one_is_that_of_plain_python(self, run: Run, place: Place) -> None:
+        code = "import matplotlib.figure, matplotlib.text\nmatplotlib.figure.Figure().savefig('x.png')"
+        files = tuple(File(name=f"matplotlib/{name}", content=text.encode()) for name, text in STUB.items())
+        assert run(code, files=files).stderr == plain(place, code).stderr
+
+    def test_a_child_saves_none(self, draw: Run) -> None:
+        found = draw("figure('open')\nif os.fork() == 0:\n    figure('of the child')\n    sys.exit()\nos.wait()")
+        assert [file.name for file in found.files] == ["figure_1.png"]
 
 
 def test_python_path_of_the_image_and_its_sitecustomize_hold(run: Run, place: Place, tmp_path: Path) -> None:

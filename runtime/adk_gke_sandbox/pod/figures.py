@@ -9,7 +9,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH100, PTH107, PTH110, PTH118
+# ruff: noqa: PTH100
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     Saves = Dict[Any, Tuple[Any, List[Any]]]
 
-CHARACTERS = 300
-"""The most that is shown of a cause."""
+CHARACTERS = 400
+"""The longest line on figures."""
 
-NAMED = 5
-"""Figures that are named for one cause; the others are counted."""
+ADVICE = r" (a dollar sign in a text is written \$)"
+"""Matplotlib takes what is between two dollar signs for mathematics."""
 
 saves: Saves = {}
 """What was saved last, and what was in it: by the path, or by the figure where there is none. All references are weak."""
@@ -43,25 +43,17 @@ class Watched:
         self.method = method
 
     def __get__(self, canvas: Any, owner: Any = None) -> Any:
+        method = self.method.__get__(canvas, owner)
         try:
-            if canvas is not None:
-                # Called by ``Figure.savefig`` as a rule, whose argument tells the file.
-                note(canvas.figure, sys._getframe(1).f_locals.get("fname"))
+            figure = weakref.ref(canvas.figure)
+            # Called by ``Figure.savefig`` as a rule, whose argument tells the file.
+            target = sys._getframe(1).f_locals.get("fname")
+            key = os.path.abspath(os.fsdecode(target)) if isinstance(target, (str, os.PathLike)) else figure
+            saves[key] = (figure, [weakref.ref(artist) for artist in artists(canvas.figure)])
         except Exception:
-            # Something that is no figure; the program is to see its own mistakes only.
-            return self.method.__get__(canvas, owner)
-        return self.method.__get__(canvas, owner)
-
-
-def watch(canvas: Any) -> None:
-    """Note from now on which figures are saved by a canvas of this class."""
-    canvas.print_figure = Watched(canvas.print_figure)
-
-
-def note(figure: Any, target: Any) -> None:
-    """Remember that a figure is being saved."""
-    path = os.path.abspath(os.fsdecode(target)) if isinstance(target, (str, bytes, os.PathLike)) else None
-    saves[path or weakref.ref(figure)] = (weakref.ref(figure), [weakref.ref(artist) for artist in artists(figure)])
+            # Not of a canvas, or something is wrong with the figure or its file: the method is to say so, not we.
+            return method
+        return method
 
 
 def artists(figure: Any) -> list[Any]:
@@ -70,16 +62,15 @@ def artists(figure: Any) -> list[Any]:
 
 
 def is_saved(figure: Any, folder: str, extension: str) -> bool:
-    """Return whether the program has saved a figure as it is now."""
-    for path, (saved, content) in saves.items():
-        if saved() is not figure or [artist() for artist in content] != artists(figure):
-            continue
+    """Return whether the program has saved a figure with what is in it now."""
+    content = artists(figure)
+    return any(
+        saved() is figure
+        and [artist() for artist in then] == content
         # Matplotlib adds its default extension where there is none.
-        if not isinstance(path, str) or (
-            path.startswith(f"{folder}/") and (os.path.exists(path) or os.path.exists(f"{path}.{extension}"))
-        ):
-            return True
-    return False
+        and (key is saved or (key.startswith(f"{folder}/") and any(map(os.path.exists, (key, f"{key}.{extension}")))))
+        for key, (saved, then) in saves.items()
+    )
 
 
 def save(pyplot: Any, folder: str, number: int) -> None:
@@ -92,40 +83,25 @@ def save(pyplot: Any, folder: str, number: int) -> None:
     failed: dict[str, list[str]] = {}
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        for figure in map(pyplot.figure, pyplot.get_fignums()):
-            if is_saved(figure, folder, pyplot.rcParams["savefig.format"]):
-                continue
-            while os.path.lexists(path := f"{folder}/figure_{number}.png"):
-                number += 1
+        for identity in pyplot.get_fignums():
             try:
+                figure = pyplot.figure(identity)
+                if is_saved(figure, folder, pyplot.rcParams["savefig.format"]):
+                    continue
+                while os.path.lexists(path := f"{folder}/figure_{number}.png"):
+                    number += 1
                 figure.savefig(path)
             except Exception as error:
-                failed.setdefault(cause_of(error), []).append(f"figure_{number}.png")
-                if os.path.lexists(path):
-                    os.remove(path)
+                failed.setdefault(f"{type(error).__name__}: {error}", []).append(f"figure_{number}.png")
             number += 1
-    for cause, names in failed.items():
-        tell(f"{', '.join(names[:NAMED])}{more(names, NAMED)} could not be saved: {cause}")
-    texts = list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in warned))
+    notes = [
+        f"{', '.join(names)} could not be saved{ADVICE if 'Parse' in cause else ''}: {cause}"
+        for cause, names in failed.items()
+    ]
+    # All else that Matplotlib warns of, such as a layout that does not fit, is to be seen in the figure.
+    texts = dict.fromkeys(str(warning.message) for warning in warned)
     glyphs = [chr(int(text.split()[1])) for text in texts if text.startswith("Glyph ")]
     if glyphs:
-        tell(f"figures have boxes in place of characters that no font here has: {''.join(glyphs)[:CHARACTERS]}")
-    others = [text for text in texts if not text.startswith("Glyph ")]
-    if others:
-        tell(f"while figures were saved: {others[0][:CHARACTERS]}{more(others, 1)}")
-
-
-def cause_of(error: Exception) -> str:
-    """Return an error as one line."""
-    cause = " ".join(f"{type(error).__name__}: {error}".split())[:CHARACTERS]
-    return cause + (r" (a dollar sign in a text is written \$)" if "ParseException" in cause else "")
-
-
-def more(items: list[str], named: int) -> str:
-    """Return how many there are beside those that are named."""
-    return f" and {len(items) - named} more" if len(items) > named else ""
-
-
-def tell(line: str) -> None:
-    """Write a line where the program's last words are."""
-    print(line, file=sys.__stderr__)
+        notes.append(f"figures show boxes in place of characters that no font here has: {''.join(glyphs)}")
+    for note in notes:
+        print(" ".join(note.split())[:CHARACTERS], file=sys.__stderr__)

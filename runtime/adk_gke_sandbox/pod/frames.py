@@ -1,4 +1,4 @@
-"""What goes out of the pod: numbered frames, the program's output in them, and its files.
+"""What goes out of the pod: numbered frames, and the program's output in them.
 
 A frame is one line of JSON: the request's nonce (``n``), its number from 0 (``i``), its kind (``t``) and its fields.
 The number, and the counts in the last frame, let the reader notice a part that is missing.
@@ -16,7 +16,6 @@ imported by ``supervisor``, beside which it lies in the pod.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH116
 
 from __future__ import annotations
 
@@ -26,7 +25,6 @@ from _codecs import utf_8_decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, Dict
 
     Json = Dict[str, Any]
@@ -45,9 +43,6 @@ LINE_BYTES = 16 * 1000
 OUTPUT_CHUNK = 8 * 1024
 """Bytes of output in one frame, which take up to 1.4 times as much."""
 
-FILE_HEAD_BYTES = 200
-"""The most that a frame of a file takes beside its name and its data."""
-
 RECENT_BYTES = 512
 """Bytes at the end of standard error in which a MemoryError is looked for."""
 
@@ -56,13 +51,6 @@ FRAME_GAP_SECONDS = 0.02
 
 MESSAGE_CHARACTERS = 300
 """What is kept of a name or a cause in the ``end`` frame, which must not become too long a line."""
-
-LEFT_OUT_MAX = 50
-LEFT_OUT_BYTES = 10 * 1024
-"""Files that are named as left out, and the bytes of their names and reasons, which must fit into the ``end`` frame."""
-
-ENTRIES_MAX = 20000
-"""Entries of the working directory that are looked at."""
 
 
 def to_json(value: Any) -> str:
@@ -188,96 +176,3 @@ def cut_between_characters(data: bytes) -> tuple[bytes, bytes]:
     """Return the data without the beginning of a UTF-8 character at its end, and that beginning."""
     end = utf_8_decode(data, "replace", False)[1]
     return data[:end], data[end:]
-
-
-def fingerprint(status: os.stat_result) -> tuple[int, ...]:
-    """Return what changes when a file is written."""
-    return (status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-def send_files(frames: Frames, known: dict[str, tuple[int, ...]], limits: Json, reply_bytes: int) -> list[str]:
-    """Send new and changed regular files of the working directory; return what was left out, and why."""
-    left_out: list[str] = []
-    allowed = limits["file_bytes"]
-    for path in sorted(walk(".", left_out)):
-        name = path[2:]
-        label = shown(name)
-        try:
-            status = os.stat(path, follow_symlinks=False)
-            if name == PROGRAM or known.get(name) == fingerprint(status):
-                continue
-            # Behind it comes the ``end`` frame.
-            chunk, room = file_room(name, reply_bytes - frames.sent_bytes - LINE_BYTES)
-            if not name.isprintable():
-                left_out.append(f"{label}: the name is not printable")
-            elif frames.counts["files"] >= limits["file_count"]:
-                left_out.append(f"{label}: more than {limits['file_count']} files")
-            elif status.st_size > (room := min(allowed, room)):
-                left_out.append(f"{label}: {status.st_size} bytes, {max(room, 0)} were left")
-            else:
-                with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
-                    allowed -= send_file(frames, name, source, status.st_size, chunk)
-        except OSError as error:
-            left_out.append(f"{label}: {error.strerror}")
-    return bounded(left_out)
-
-
-def file_room(name: str, reply_bytes: int) -> tuple[int, int]:
-    """Return how many bytes of a file one frame takes, and a part of the reply; -1 if not even an empty file."""
-    head = FILE_HEAD_BYTES + len(quote(name).encode("utf-8", "replace"))
-    # Base64 makes four bytes of three.
-    chunk = (LINE_BYTES - head) // 4 * 3
-    frames, rest = divmod(reply_bytes, LINE_BYTES)
-    return chunk, max(frames * chunk + (rest - head) // 4 * 3, -1 if reply_bytes < head else 0)
-
-
-def send_file(frames: Frames, name: str, source: Any, size: int, chunk: int) -> int:
-    """Send at most ``size`` bytes of a file; return how many."""
-    sent = 0
-    while True:
-        data = source.read(min(chunk, size - sent))
-        last = sent + len(data) >= size or not data
-        frames.send("file", name=name, at=sent, b=base64(data), last=last)
-        sent += len(data)
-        frames.counts["file_bytes"] += len(data)
-        if last:
-            frames.counts["files"] += 1
-            return sent
-
-
-def bounded(left_out: list[str]) -> list[str]:
-    """Return the first entries, as many as the ``end`` frame has room for, and the number of the others."""
-    room = LEFT_OUT_BYTES
-    for kept, entry in enumerate(left_out):
-        room -= len(quote(entry).encode("utf-8", "replace"))
-        if kept == LEFT_OUT_MAX or room < 0:
-            return [*left_out[:kept], f"and {len(left_out) - kept} more"]
-    return left_out
-
-
-def walk(top: str, left_out: list[str]) -> Iterator[str]:
-    """Yield regular files below a folder, without following links; bounded. What is not seen is added to a list."""
-    folders = [top]
-    seen = 0
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    seen += 1
-                    if seen > ENTRIES_MAX:
-                        left_out.insert(0, f"more than {ENTRIES_MAX} files and folders: the rest was not looked at")
-                        return
-                    if entry.is_dir(follow_symlinks=False):
-                        if entry.name != "__pycache__":
-                            folders.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        yield entry.path
-        except OSError as error:
-            left_out.append(f"{shown(folder[2:] or folder)}: {error.strerror}")
-
-
-def shown(name: str) -> str:
-    """Return a name, or the end of a long one, with everything replaced that could not be shown or sent."""
-    text = "".join(character if character.isprintable() else "?" for character in name)
-    return text if len(text) <= MESSAGE_CHARACTERS else "..." + text[-MESSAGE_CHARACTERS:]

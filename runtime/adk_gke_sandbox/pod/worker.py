@@ -8,7 +8,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for; the data are our own.
-# ruff: noqa: PTH100, PTH106, PTH107, PTH118, PTH120, PTH123, PTH208, S102, S302
+# ruff: noqa: PTH100, PTH106, PTH107, PTH109, PTH118, PTH120, PTH123, PTH208, S102, S302
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def set_limits(limits: Json) -> None:
 
 
 def load(pod: str, name: str) -> Json:
-    """Return the names that a program of the pod defines: what few of the user's programs need, or only at their end."""
+    """Return what a program of the pod defines, one that few of the user's programs need, or only at their end."""
     path = f"{pod}/{name}.py"
     names: Json = {"__name__": name, "__file__": path}
     with open(path, "rb") as source:
@@ -248,14 +248,9 @@ def save_figures_at_end(pod: str, first: int) -> None:
         @staticmethod
         def find_spec(name: str, *_: Any) -> None:
             canvas = getattr(sys.modules.get("matplotlib.backend_bases"), "FigureCanvasBase", None)
-            if canvas is None or figures or not name.startswith("matplotlib"):
-                return
-            try:
+            if canvas is not None and not figures and name.startswith("matplotlib"):
                 figures.update(load(pod, "figures"))
-                figures["watch"](canvas)
-            except Exception:
-                # Of no concern to the import.
-                return
+                canvas.print_figure = figures["Watched"](canvas.print_figure)
 
     def end(*arguments: Any) -> None:
         shutdown(*arguments)
