@@ -236,7 +236,7 @@ def test_no_name_is_resolved(outcome: Outcome) -> None:
 
 
 @program(
-    "import os, signal, time\nprint('before', end='')\ntime.sleep(0.5)\nos.kill(os.getppid(), signal.SIGKILL)\n"
+    "import os, signal, time\nprint('before', end='', flush=True)\ntime.sleep(0.5)\nos.kill(os.getppid(), signal.SIGKILL)\n"
     "time.sleep(60)"
 )
 def test_killing_the_supervisor_is_no_success(outcome: Outcome) -> None:

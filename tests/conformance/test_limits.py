@@ -11,11 +11,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
 MIB = 1024 * 1024
 
+NO_MEMORY = (
+    "the program needed more memory than the {} MiB it may use; what is reserved and never touched counts, too. Use less, "
+    "or raise mem_limit"
+)
+
 
 @program("x = bytearray(10**10)", mem_limit="512Mi")
 def test_memory_beyond_the_limit_is_a_memory_error_and_the_reason(outcome: Outcome) -> None:
     assert (outcome.reason, outcome.exit_code) == (Reason.MEMORY_LIMIT, 1)
-    assert outcome.message == "the program needed more memory than the 362 MiB it may use. Use less, or raise mem_limit"
+    assert outcome.message == NO_MEMORY.format(362)
     assert outcome.stderr.endswith(b"MemoryError\n")
 
 
@@ -66,7 +71,7 @@ def test_processes_that_are_together_above_the_memory_limit_end_the_execution_an
 
 
 @program(
-    "import time\nprint('before', end='')\ntime.sleep(0.5)\nblock = bytes(2**20)\n"
+    "import time\nprint('before', end='', flush=True)\ntime.sleep(0.5)\nblock = bytes(2**20)\n"
     "with open('/tmp/f', 'wb') as f:\n    while True:\n        f.write(block)",
     scratch_limit="512Mi",
 )
@@ -196,8 +201,34 @@ def test_a_fork_bomb_is_bounded_and_the_sandbox_survives_it(outcome: Outcome) ->
     assert (outcome.reason, outcome.stdout) == (Reason.DEADLINE_EXCEEDED, b"bomb\n")
 
 
+STARTED = """
+import threading
+gate = threading.Event()
+threads = [threading.Thread(target=gate.wait) for _ in range(COUNT)]
+for thread in threads:
+    thread.start()
+gate.set()
+print(len(threads))
+"""
+
+
+@program(STARTED.replace("COUNT", "60"), mem_limit="512Mi")
+def test_sixty_threads_start_in_a_plain_program(outcome: Outcome) -> None:
+    assert outcome.stdout == b"60\n", outcome.stderr
+
+
+@program("import pandas, matplotlib.pyplot\n" + STARTED.replace("COUNT", "50"), mem_limit="512Mi")
+def test_fifty_threads_start_beside_pandas_and_matplotlib(outcome: Outcome) -> None:
+    assert outcome.stdout == b"50\n", outcome.stderr
+
+
+@program("import threading\nthreading.stack_size(256 * 2**20)\n" + STARTED.replace("COUNT", "1"), mem_limit="512Mi")
+def test_a_thread_has_the_stack_that_is_asked_for(outcome: Outcome) -> None:
+    assert outcome.stdout == b"1\n", outcome.stderr
+
+
 @program(
-    "import threading, time\nfor _ in range(60):\n"
+    "import threading, time\nthreading.stack_size(64 * 2**20)\nfor _ in range(20):\n"
     "    threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
 )
 def test_threads_whose_stacks_do_not_fit_are_not_said_to_be_too_many_alone(outcome: Outcome) -> None:
@@ -222,7 +253,7 @@ def test_commands_beyond_the_limit_of_processes_are_named(outcome: Outcome) -> N
 @program("import numpy", mem_limit="128Mi", mem_requested="128Mi")
 def test_a_library_that_does_not_fit_into_memory_is_the_memory_limit(outcome: Outcome) -> None:
     assert outcome.reason is Reason.MEMORY_LIMIT
-    assert outcome.message == "the program needed more memory than the 64 MiB it may use. Use less, or raise mem_limit"
+    assert outcome.message == NO_MEMORY.format(64)
 
 
 @program("import resource\nprint(resource.getrlimit(resource.RLIMIT_CORE))\nimport os\nos.abort()")

@@ -22,7 +22,9 @@ def test_a_shell_and_its_pipes_work(outcome: Outcome) -> None:
 
 @program("import subprocess\nsubprocess.run(['no-such-command'])")
 def test_a_command_that_is_not_there_is_named(outcome: Outcome) -> None:
-    assert b"FileNotFoundError: [Errno 2] No such file or directory: 'no-such-command'" in outcome.stderr
+    *_, error, hint = outcome.stderr.decode().splitlines()
+    assert error == "FileNotFoundError: [Errno 2] No such file or directory: 'no-such-command'"
+    assert hint == "hint: the command no-such-command is not in this image: use a module of Python in its place"
 
 
 TREE = """
@@ -128,13 +130,13 @@ SIGNALS = {
 @pytest.mark.parametrize(
     ("signal", "exit_code"),
     [
-        pytest.param(name, code, marks=program("print('before', end='')\n" + text), id=name)
+        pytest.param(name, code, marks=program("print('before')\n" + text), id=name)
         for name, (text, code) in SIGNALS.items()
     ],
 )
 def test_a_program_that_a_signal_ends_is_said_to_be(signal: str, exit_code: int, outcome: Outcome) -> None:
     assert (outcome.reason, outcome.signal, outcome.exit_code) == (Reason.ERROR, signal, exit_code)
-    assert (outcome.stdout, outcome.message) == (b"before", "")
+    assert (outcome.stdout, outcome.message) == (b"before\n", "")
 
 
 @program("raise SystemExit(137)")

@@ -182,6 +182,45 @@ def test_what_was_written_before_a_timeout_is_kept(outcome: Outcome) -> None:
     assert (outcome.reason, outcome.stdout, outcome.stderr) == (Reason.DEADLINE_EXCEEDED, b"out", b"err")
 
 
+WRITERS = """
+import json, multiprocessing, subprocess, sys
+
+def work(worker):
+    for n in range(100):
+        print(json.dumps({"worker": worker}), n)
+
+if __name__ == "__main__":
+    others = [subprocess.Popen([sys.executable, "-c", f"for n in range(100): print({n}, 'of', 2)"]) for n in range(2)]
+    with multiprocessing.get_context(KIND).Pool(4) as pool:
+        pool.map(work, range(4), chunksize=1)
+    for other in others:
+        other.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=program(WRITERS.replace("KIND", repr(kind))), id=kind)
+        for kind in ("fork", "spawn", "forkserver")
+    ],
+)
+def test_lines_of_several_processes_are_whole(kind: str, outcome: Outcome) -> None:
+    lines = [f'{{"worker": {worker}}} {n}' for worker in range(4) for n in range(100)]
+    lines += [f"{n} of 2" for n in range(2) for _ in range(100)]
+    assert sorted(outcome.stdout.decode().splitlines()) == sorted(lines), outcome.stderr
+
+
+@program(
+    "import threading\ndef work(n):\n    for k in range(200): print(f'{n} {k}\\n', end='')\n"
+    "threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]\n"
+    "for thread in threads: thread.start()\nfor thread in threads: thread.join()"
+)
+def test_lines_of_several_threads_are_whole_and_all_there(outcome: Outcome) -> None:
+    lines = outcome.stdout.decode().splitlines()
+    assert sorted(lines) == sorted(f"{n} {k}" for n in range(8) for k in range(200))
+
+
 OUT_OF_MEMORY = """
 import os, time
 print("before", end="", flush=True)
@@ -224,6 +263,6 @@ def test_what_was_written_before_an_abort_is_kept(
                 seen.append(time.monotonic())
         return bool(seen) and time.monotonic() > seen[0] + 1
 
-    outcome = execute("import time\nprint('written before', end='')\ntime.sleep(60)", name=name, aborted=aborted)
-    assert (outcome.reason, outcome.stdout, outcome.started) == (Reason.ABORTED, b"written before", True)
+    outcome = execute("import time\nprint('written before')\ntime.sleep(60)", name=name, aborted=aborted)
+    assert (outcome.reason, outcome.stdout, outcome.started) == (Reason.ABORTED, b"written before\n", True)
     assert outcome.message == "the caller aborted the execution"

@@ -127,7 +127,8 @@ SAME_AS_PLAIN: Mapping[str, str] = {
     "segfault": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
     "pickle": "import pickle\nclass A: ...\nprint(type(pickle.loads(pickle.dumps(A()))).__module__)",
     "inspect source": "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f))",
-    "open descriptors": "import os; print(sorted(os.listdir('/proc/self/fd'))[:5])",
+    "open descriptors": "import os; print([fd for fd in os.listdir('/proc/self/fd') if int(fd) < 250])",
+    "inherited descriptors": "import os; os.execvp('ls', ['ls', '/proc/self/fd'])",
 }
 
 
@@ -182,6 +183,73 @@ def test_process_that_ignores_sigterm_and_has_left_the_session_is_killed_at_the_
     )
     assert found.reason is Reason.DEADLINE_EXCEEDED
     assert_gone(int((place.workspace / "pid").read_text()))
+
+
+def test_a_program_that_has_replaced_itself_is_killed_at_the_deadline(run: Run) -> None:
+    found = run("import os\nos.execvp('sleep', ['sleep', '60'])", timeout_seconds=0.5)
+    assert (found.reason, found.signal, found.exit_code) == (Reason.DEADLINE_EXCEEDED, "SIGKILL", 137)
+
+
+class TestLines:
+    def test_a_line_is_one_write_however_many_parts_it_is_printed_from(self, run: Run) -> None:
+        found = run(
+            "import os, sys\nread, write = os.pipe2(os.O_DIRECT)\n"
+            "for stream in (sys.stdout, sys.stderr):\n    kept = os.dup(stream.fileno())\n"
+            "    os.dup2(write, stream.fileno())\n    print('a', 'b', sep=', ', file=stream)\n"
+            "    os.dup2(kept, stream.fileno())\n    print(os.read(read, 99))"
+        )
+        assert found.stdout == b"b'a, b\\n'\nb'a, b\\n'\n"
+
+    @pytest.mark.parametrize(
+        ("start", "arrives"),
+        [
+            ("work()", True),
+            ("os.fork() or work(); os.wait()", True),
+            ("subprocess.run([sys.executable, '-c', text])", True),
+            ("subprocess.run([sys.executable, '-I', '-c', text])", False),
+        ],
+        ids=["program", "fork", "interpreter", "isolated interpreter"],
+    )
+    def test_a_line_is_written_when_it_is_printed(self, start: str, arrives: bool, run: Run) -> None:
+        text = "import os; print('whole'); os._exit(0)"
+        found = run(f"import os, subprocess, sys\ntext = {text!r}\ndef work(): exec(text)\n{start}")
+        assert found.stdout == b"whole\n" * arrives
+
+    def test_unbuffered_output_can_be_asked_for(self, run: Run) -> None:
+        code = "import os; print('part', end=''); os._exit(0)"
+        assert run(code, env={"PYTHONUNBUFFERED": "1"}).stdout == b"part"
+
+    def test_the_images_wish_for_unbuffered_output_is_not_the_programs(self, run: Run, place: Place) -> None:
+        place.env["PYTHONUNBUFFERED"] = "1"
+        assert run("import os, sys; print(sys.stdout.write_through, 'PYTHONUNBUFFERED' in os.environ)").stdout == (
+            b"False False\n"
+        )
+
+
+def test_threads_have_small_stacks_also_in_interpreters_that_the_program_starts(run: Run) -> None:
+    code = "import threading; print(threading.stack_size())"
+    found = run(f"{code}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {code!r}])")
+    assert found.stdout == b"1048576\n1048576\n"
+
+
+@pytest.mark.parametrize(
+    "nesting",
+    [
+        "class A:\n    def __repr__(self): return repr(A())\ndeep = lambda: repr(A())",
+        "def deep(n=0): return sorted([n], key=lambda n: deep(n + 1))",
+        "class A(dict):\n    def __missing__(self, key): return self[key + 1]\ndeep = lambda: A()[0]",
+        "import functools\ndef deep(): return functools.partial(functools.reduce, lambda *_: deep())([1, 2])",
+        "import json\na = []\nfor _ in range(100_000): a = [a]\ndeep = lambda: json.dumps(a)",
+        "import copy\na = []\nfor _ in range(100_000): a = [a]\ndeep = lambda: copy.deepcopy(a)",
+    ],
+    ids=["repr", "sorted", "missing", "reduce", "json", "copy"],
+)
+def test_recursion_in_a_thread_ends_in_its_error_and_not_in_a_crash(nesting: str, run: Run) -> None:
+    found = run(
+        f"{nesting}\nimport threading\ndef work():\n    try: deep()\n    except RecursionError: print('ended')\n"
+        "thread = threading.Thread(target=work)\nthread.start()\nthread.join()"
+    )
+    assert (found.exit_code, found.stdout) == (0, b"ended\n")
 
 
 def assert_gone(pid: int) -> None:
@@ -425,6 +493,139 @@ def test_python_path_of_the_image_and_its_sitecustomize_hold(run: Run, place: Pl
     place.env["PYTHONPATH"] = str(tmp_path / "lib")
     found = run("import os, sys, sitecustomize\nprint(sitecustomize.seen, os.environ['PYTHONPATH'], sys.path[1])")
     assert found.stdout.decode() == f"True {tmp_path}/lib {tmp_path}/lib\n"
+
+
+MEMORY = "the program needed more memory than the 512 MiB it may use; what is reserved and never touched counts, too."
+FILES = "more than 40 files were open. Close some, or raise limits.open_files"
+POOL = """
+import concurrent.futures
+def work(n): raise MemoryError
+if __name__ == "__main__":
+    with concurrent.futures.ProcessPoolExecutor(1) as pool:
+        list(pool.map(work, [1]))
+"""
+NUMPY = "import numpy\nnumpy.ones(10**10)"
+LINKER = "raise ImportError('libx.so: failed to map segment from shared object')"
+GROUP = "try: bytearray(10**12)\nexcept MemoryError as e: error = e\nraise ExceptionGroup('all', [error])"
+NATIVE = "import os\nos.write(2, b\"terminate called\\n  what():  std::bad_alloc\\n\")\n"
+WORDS = "import sys\nsys.stderr.write('std::bad_alloc')\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("bytearray(10**12)", MEMORY),
+        ("import mmap\nmmap.mmap(-1, 10**12)", MEMORY),
+        pytest.param(NUMPY, MEMORY, id="NumPy"),
+        pytest.param(POOL, MEMORY, id="in a child of a pool"),
+        pytest.param(GROUP, MEMORY, id="in a group"),
+        pytest.param(LINKER, MEMORY, id="dynamic linker"),
+        pytest.param(NATIVE + "os.abort()", MEMORY, id="C++"),
+        pytest.param(NATIVE + "os._exit(1)", MEMORY, id="native code that exits"),
+        ("import sys\nsys.excepthook = print\nbytearray(10**12)", MEMORY),
+        ("class GameMemoryError(Exception): ...\nraise GameMemoryError", ""),
+        ("class OwnMemoryError(MemoryError): ...\nraise OwnMemoryError", ""),
+        ("try: bytearray(10**12)\nexcept MemoryError: exit('MemoryError')", ""),
+        pytest.param(WORDS + "sys.exit(1)", "", id="words alone"),
+        ("held = [open('main.py') for _ in range(99)]", FILES),
+        ("raise RuntimeError('OSError: [Errno 24] Too many open files')", ""),
+        ("import os\nread, _ = os.pipe()\nos.set_blocking(read, False)\nos.read(read, 1)", ""),
+        ("raise RuntimeError(\"can't start new thread\")", ""),
+        ("import os\nos.closerange(3, 999)\nraise MemoryError", ""),
+    ],
+)
+def test_a_limit_is_told_by_the_type_of_the_exception_and_never_by_words(code: str, message: str, run: Run) -> None:
+    found = run(code, Limits(open_files=40), memory_bytes=512 * 2**20)
+    assert found.message.startswith(message)
+    assert bool(found.message) == bool(message)
+    assert found.reason is (Reason.MEMORY_LIMIT if message == MEMORY else Reason.ERROR)
+
+
+def test_nothing_is_written_into_a_file_that_the_program_has_opened_in_place_of_the_report(run: Run) -> None:
+    found = run(
+        "import os\nos.closerange(3, 999)\nmine = [open(f'f{n}', 'w') for n in range(255)]\nraise MemoryError",
+        Limits(file_count=300),
+    )
+    assert {file.content for file in found.files} == {b""}
+
+
+HINTS: Mapping[str, tuple[str, str]] = {
+    "package": ("import seaborn", "seaborn is not in this image, and nothing can be installed"),
+    "packages that there are": ("import seaborn", "Installed are: "),
+    "part of a package": ("import numpy\nimport numpy.no_such", "which has no numpy.no_such"),
+    "file of an earlier run": ("import helpers", "there is no helpers.py: each run starts in a fresh folder"),
+    "hidden package": ("import os\nopen('json.py', 'w')\nfrom json import dumps", "json is the file "),
+    "other version": ("import numpy\nnumpy.float", "which has no float"),
+    "name of another version": ("from numpy import no_such", "which has no such name: cannot import name 'no_such'"),
+    "pip": (
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'pip', 'no-such'], check=True)",
+        "nothing can be installed",
+    ),
+    "magic": ("!pip install pandas", "no notebook"),
+    "display": ("display(1)", "no notebook"),
+    "Markdown": ("```python\nprint(1)\n```", "Markdown"),
+    "await": ("import asyncio\nawait asyncio.sleep(0)", "asyncio.run(main())"),
+    "Windows path": ("open('C:\\Users\\me')", "write r'...'"),
+    "half a character": ("print('\ud83d')", "lone surrogate"),
+    "half a character printed": ("print('\\ud83d')", "lone surrogate"),
+    "later syntax": ("type Row = = list", f"this is Python {sys.version.split()[0]}"),
+    "variable of an earlier run": ("print(frame)", "variables, functions and imports of earlier runs are gone"),
+    "JSON": ("a = {'a': true}", "Python's are True, False and None"),
+    "input": ("input('name? ')", "standard input is empty"),
+    "file": ("open('data.csv')", "input files only, files of earlier runs are gone. In "),
+    "files that there are": ("open('data.csv')", "there are: other.csv"),
+    "folder": ("open('out/data.csv', 'w')", "there is no folder "),
+    "command": ("import subprocess\nsubprocess.run(['no-such'])", "the command no-such is not in this image"),
+    "command in a shell": ("import subprocess\nsubprocess.run('no-such', shell=True, check=True)", "command no-such"),
+    "ffmpeg": ("import subprocess\nsubprocess.run('/no/such/ffmpeg')", "save the animation as .gif"),
+    "host": ("import socket\nsocket.getaddrinfo('127.0.0.1', 'no-such')", "could not reach the network"),
+    "host behind a library": (
+        "import socket\ntry: socket.getaddrinfo('127.0.0.1', 'no-such')\nexcept OSError: raise ValueError('library')",
+        "could not reach the network",
+    ),
+    "server": ("import socket\nsocket.create_connection(('127.0.0.1', 1))", "servers there are those"),
+    "encoding": ("open('f', 'wb').write(b'\\xfcber')\nopen('f').read()", "encoding='cp1252'"),
+    "Excel": ("open('f', 'wb').write(b'PK\\x03\\x04\\xff')\nopen('f').read()", "pandas.read_excel"),
+    "column": ("import pandas\npandas.DataFrame({'total': [1]})['sum']", "the columns are: 'total'"),
+    "environment": ("import os\nos.environ['API_KEY']", "no environment variables of its caller"),
+    "argument": ("import sys\nprint(sys.argv[1])", "there are no arguments"),
+    "recursion": ("def f(): f()\nf()", "use a loop"),
+    "locale": ("import locale\nlocale.setlocale(locale.LC_ALL, 'xx_XX')", "C.UTF-8 is there"),
+    "time zone": ("import zoneinfo\nzoneinfo.ZoneInfo('Europe/Berlino')", "names are like Europe/Berlin"),
+    "pool": (
+        "import concurrent.futures, os\nif __name__ == '__main__':\n"
+        "    with concurrent.futures.ProcessPoolExecutor(1) as pool: pool.submit(os._exit, 1).result()",
+        "a process was killed",
+    ),
+    "behind another exception": ("try: open('x')\nexcept OSError as e: raise ValueError('no data') from e", "fresh folder"),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_a_failure_ends_with_one_line_that_says_what_to_do(name: str, run: Run) -> None:
+    code, words = HINTS[name]
+    found = run(code, files=(File(name="other.csv", content=b""),))
+    *_, last = found.stderr.decode().splitlines()
+    assert last.startswith("hint: "), found.stderr.decode()
+    assert words in last
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ValueError('of its own')",
+        "try: import seaborn\nexcept ImportError: exit(1)",
+        "import sys\nsys.excepthook = lambda *_: None\nimport seaborn",
+        "import os\nif os.fork() == 0: import seaborn\nos.wait()\nexit(1)",
+        "error = ValueError()\nerror.__cause__ = error\nraise error",
+        "prnt = 1\ndel prnt\nprnt",
+        "bytearray(10**12)",
+    ],
+)
+def test_there_is_no_hint_where_there_is_nothing_to_say(code: str, run: Run) -> None:
+    found = run(code, memory_bytes=512 * 2**20)
+    assert found.exit_code == 1
+    assert b"hint: " not in found.stderr
 
 
 def test_kill_near_the_limit_is_the_memory_limit(run: Run) -> None:

@@ -23,7 +23,7 @@ Manifest = dict[str, Any]
 CONTAINER: Final = "code-runner"
 """Name of the container, the one that ADK's own executor uses."""
 
-POD_FILES: Final = ("supervisor.py", "frames.py", "processes.py", "worker.py", "files.py", "figures.py")
+POD_FILES: Final = ("supervisor.py", "frames.py", "processes.py", "worker.py", "files.py", "figures.py", "hints.py")
 """The programs of this package that travel with the request."""
 
 SUPERVISOR_PATH: Final = "/etc/sandbox/supervisor.py"

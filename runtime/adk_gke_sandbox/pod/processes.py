@@ -11,6 +11,7 @@ from __future__ import annotations
 import binascii
 import marshal
 import os
+import select
 import sys
 import time
 
@@ -36,6 +37,12 @@ WORKER = os.path.join(POD, "worker.py")
 
 START_SECONDS = 120
 """How long the worker's interpreter and its preloaded imports may take to come up."""
+
+FLUSH = signal.SIGRTMAX - 3
+"""Signal by which the program is asked for the line that it has not finished; nothing else is known to use it."""
+
+FLUSH_SECONDS = 0.2
+"""How long it may take to do so; native code that runs does not hear of the signal."""
 
 DRAIN_SECONDS = 2.0
 """How long output that is still in the pipes is read after the program has ended."""
@@ -88,7 +95,7 @@ class Worker:
             ready = os.read(self.status, 1)
         except BrokenPipeError:
             ready = b""
-        os.close(self.status)
+        os.set_blocking(self.status, False)
         if ready != b".":
             kill_all()
             words = (read_some(self.err) or b"").decode("utf-8", "replace").strip().rpartition("\n")[2]
@@ -108,8 +115,27 @@ class Worker:
 
     def end(self, verdict: str = "") -> None:
         """Kill the program and remember why, unless it is known already."""
-        self.verdict = self.verdict or verdict
+        if verdict and not self.verdict:
+            self.verdict = verdict
+            self.flush()
         kill_others()
+
+    def flush(self) -> None:
+        """Have the program write what it holds back of a line."""
+        answer = select.poll()
+        answer.register(self.status, select.POLLIN)
+        try:
+            os.kill(self.pid, FLUSH)
+        except ProcessLookupError:
+            return
+        answer.poll(FLUSH_SECONDS * 1000)
+
+    def told(self) -> list[str]:
+        """Return the words that the program's interpreter has left (``worker.tell_the_end``).
+
+        They are hints: the program could write them, too.
+        """
+        return (read_some(self.status) or b"").decode("ascii", "replace").split()
 
 
 def environment() -> dict[str, str]:
@@ -120,7 +146,12 @@ def environment() -> dict[str, str]:
         os.makedirs(os.path.join(home, folder), exist_ok=True)
     return {
         "LANG": "C.UTF-8",
-        **{name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")},
+        # Many images ask for unbuffered output, by which the lines of several processes are torn.
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("KUBERNETES_") and name != "PYTHONUNBUFFERED"
+        },
         "TMPDIR": temporary,
         "HOME": home,
         "USER": "sandbox",
@@ -128,8 +159,8 @@ def environment() -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": os.path.join(home, "matplotlib"),
         "XDG_CACHE_HOME": os.path.join(home, "cache"),
-        "MALLOC_ARENA_MAX": "2",
-        "PYTHONUNBUFFERED": "1",
+        # Each one more reserves 64 MiB, which counts as memory.
+        "MALLOC_ARENA_MAX": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 

@@ -56,7 +56,7 @@ NO_MEMORY = (
     b"failed to map segment from shared object",
     b"Memory allocation still failed",
 )
-"""What the C library, C++, the dynamic linker and OpenBLAS say when RLIMIT_AS leaves them no memory."""
+"""What the C library, C++, the dynamic linker and OpenBLAS say last when RLIMIT_AS leaves them no memory."""
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -153,7 +153,7 @@ class Supervisor:
         begin = time.monotonic()
         self.worker.go()
         status, out, err = follow(self.worker, self.reply, limits)
-        self.verdict = verdict_of(status, self.worker.verdict, err.recent.rstrip(), limits)
+        self.verdict = verdict_of(status, self.worker, err.recent.rstrip(), limits)
         self.verdict["wall_seconds"] = round(self.worker.ended - begin, 6)
         # First of all: a client that loses what follows knows that the program has ended, and how.
         self.reply.send("exit", **self.verdict)
@@ -264,57 +264,55 @@ def follow(worker: processes.Worker, reply: frames.Frames, limits: Json) -> tupl
                 del streams[descriptor]
 
 
-def verdict_of(status: int, killed_for: str, last_words: bytes, limits: Json) -> Json:
+def verdict_of(status: int, worker: processes.Worker, last_words: bytes, limits: Json) -> Json:
     """Return how the program ended, as fields of the ``exit`` frame."""
+    killed_for, told = worker.verdict, worker.told()
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if killed_for and killed_by:
+        # A program that has replaced itself does not know the signal that comes before.
+        killed_by = signal.SIGKILL
     code = 128 + killed_by if killed_by else os.WEXITSTATUS(status)
-    peak = processes.used()["peak_memory_bytes"] if killed_by else 0
-    reason = killed_for or ("Error" if code else "Completed")
-    message = ""
+    peak = processes.used()["peak_memory_bytes"] if killed_by == signal.SIGKILL else 0
+    reason, message = killed_for or ("Error" if code else "Completed"), ""
     if killed_for == "DeadlineExceeded":
         message = f"the program was killed after {limits['timeout_seconds']:g} s"
     elif killed_for == "OutputLimit":
         message = f"the program was killed after {limits['flood_bytes']} bytes of output"
-    elif code and out_of_memory(last_words.rpartition(b"\n")[2]):
-        bound = limits["memory_bytes"]
-        amount = f"the {bound // 2**20} MiB it may use" if bound else "there is"
-        reason = "MemoryLimit"
-        message = f"the program needed more memory than {amount}. Use less, or raise mem_limit"
-    elif killed_by == signal.SIGKILL and peak > limits["memory_bytes"] // 2 > 0:
-        reason = "MemoryLimit"
-        message = f"the program was killed while it used {peak // 2**20} MiB, probably at its memory limit. "
-        message += "Use less, or raise mem_limit"
     elif code:
-        message = limit_in(last_words, killed_by, limits)
+        messages = limit_messages(limits)
+        limit = next((word for word in told if word in messages), "")
+        if killed_by == signal.SIGXFSZ:
+            limit = "size"
+        elif killed_by == signal.SIGABRT or not (killed_by or "ended" in told):
+            # Native code has given up, past the interpreter.
+            last_line = last_words.rpartition(b"\n")[2]
+            limit = "memory" if any(sign in last_line for sign in NO_MEMORY) else ""
+        elif peak > limits["memory_bytes"] // 2 > 0:
+            limit = "memory"
+            messages[limit] = (
+                f"the program was killed while it used {peak // 2**20} MiB, probably at its memory limit. "
+                "Use less, or raise mem_limit"
+            )
+        reason, message = "MemoryLimit" if limit == "memory" else reason, messages.get(limit, "")
     return {"reason": reason, "message": message, "exit_code": code, "signal": signal_name(killed_by)}
 
 
-def out_of_memory(last_line: bytes) -> bool:
-    """Return whether a program's last line says that it got no memory, in the words of Python or of native code."""
-    return last_line.split(b":")[0].endswith(b"MemoryError") or any(sign in last_line for sign in NO_MEMORY)
-
-
-def limit_in(last_words: bytes, killed_by: int, limits: Json) -> str:
-    """Return which limit a program ran into, as far as its last words tell, and what to do about it."""
-    last_line = last_words.rpartition(b"\n")[2]
-    if b"No space left on device" in last_line:
-        return "no space was left in the working or the temporary directory. Write less, or raise scratch_limit"
-    if b"Too many open files" in last_line:
-        return f"more than {limits['open_files']} files were open. Close some, or raise limits.open_files"
-    if b"File too large" in last_line or killed_by == signal.SIGXFSZ:
-        return (
-            f"a file grew beyond {limits['written_file_bytes']} bytes. Write less, or raise limits.written_file_bytes"
-        )
-    if b"can't start new thread" in last_line:
+def limit_messages(limits: Json) -> dict[str, str]:
+    """Return what to say of each limit, by the name that the worker has for it."""
+    memory = f"the {limits['memory_bytes'] // 2**20} MiB it may use" if limits["memory_bytes"] else "there is"
+    return {
+        "memory": f"the program needed more memory than {memory}; what is reserved and never touched counts, too. "
+        "Use less, or raise mem_limit",
+        "space": "no space was left in the working or the temporary directory. Write less, or raise scratch_limit",
+        "files": f"more than {limits['open_files']} files were open. Close some, or raise limits.open_files",
+        "size": f"a file grew beyond {limits['written_file_bytes']} bytes. Write less, or raise "
+        "limits.written_file_bytes",
         # The kernel gives one error for both.
-        return (
-            f"no further thread could be started: limits.processes is {limits['processes']}, and every thread's stack "
-            "takes memory. Use fewer threads, or raise limits.processes or mem_limit"
-        )
-    # A read that would block has the same text; a traceback has the line of the call, too.
-    if b"Resource temporarily unavailable" in last_line and b"fork" in last_words:
-        return f"no further process could be started: limits.processes is {limits['processes']}. Use fewer, or raise it"
-    return ""
+        "threads": f"no further thread could be started: limits.processes is {limits['processes']}, and every thread's "
+        "stack takes memory. Use fewer threads, or raise limits.processes or mem_limit",
+        "processes": f"no further process could be started: limits.processes is {limits['processes']}. Use fewer, "
+        "or raise it",
+    }
 
 
 def signal_name(number: int) -> str:

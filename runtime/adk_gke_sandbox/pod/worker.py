@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
     Json = Dict[str, Any]
 
+STACK_BYTES = 1024 * 1024
+"""Stack of a thread that asks for no size: the usual 8 MiB count as memory, used or not.
+
+Enough for Python's own limit of recursion, also through C.
+"""
+
+OF_CHILDREN = f"""\
+import _thread, sys
+_thread.stack_size({STACK_BYTES})
+for _stream in (sys.stdout, sys.stderr):
+    if _stream is not None and not _stream.write_through:
+        _stream.reconfigure(line_buffering=True)
+"""
+"""The ``usercustomize`` of the interpreters that the program starts."""
+
 
 def prepare() -> None:
     """Wait for the request, then make this process what ``python main.py`` would be at this point."""
@@ -43,6 +58,7 @@ def prepare() -> None:
             __import__(name)
         except ImportError:
             continue
+    write_whole_lines()
     orders = os.fdopen(go, "rb")
     try:
         spec = marshal.load(orders)
@@ -56,12 +72,135 @@ def prepare() -> None:
         sys.orig_argv[2:] = spec["argv"]
     save_figures_at_end(pod, spec["first_figure"])
     use_own_sitecustomize()
-    set_limits(spec["limits"])
-    os.write(status, b".")
+    # Out of the way of the numbers that a program's own files get.
+    report = min(spec["limits"]["open_files"], 256) - 1
+    os.dup2(status, report, inheritable=False)
     os.close(status)
+    tell_the_end(report, pod)
+    set_limits(spec["limits"])
+    os.write(report, b".")
     if not orders.read(1):
         os._exit(1)
     orders.close()
+
+
+def write_whole_lines() -> None:
+    """Make each line that is printed one write, here and in the interpreters that the program starts.
+
+    Unbuffered, a ``print`` is several writes, between which other processes write theirs. In blocks, what a program
+    prints would come late, and lines would be torn where a block ends.
+    """
+    import os
+    import site
+
+    exec(OF_CHILDREN, {})
+    if site.ENABLE_USER_SITE and site.USER_SITE:
+        # ``site`` has looked for it already, so it is not on this interpreter's path.
+        try:
+            os.makedirs(site.USER_SITE, exist_ok=True)
+            with open(os.path.join(site.USER_SITE, "usercustomize.py"), "x") as customize:
+                customize.write(OF_CHILDREN)
+        except OSError:
+            return
+
+
+def tell_the_end(report: int, pod: str) -> None:
+    """Tell the supervisor through ``report`` that the program has come to its end, and which limit ended it.
+
+    A program that an exception ends is told, after its traceback, what to do about it (``hints``). And when the
+    supervisor is about to kill it, it passes on the line that it has not finished.
+    """
+    import _signal
+    import os
+    import sys
+    import threading
+
+    shutdown, own, pipe = threading._shutdown, os.getpid(), os.fstat(report)  # type: ignore[attr-defined]
+
+    def tell(word: str) -> None:
+        try:
+            # The program may have closed it and opened something else under its number; a child has the same.
+            if os.getpid() == own and os.path.samestat(os.fstat(report), pipe):
+                os.write(report, f"{word}\n".encode("ascii"))
+        except OSError:
+            return
+
+    def flush(*_: Any) -> None:
+        for stream in (sys.stdout, sys.__stdout__, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                continue
+        tell("flushed")
+
+    def end(*arguments: Any) -> None:
+        # The interpreter sets it when it shows the traceback of an exception that nobody has handled.
+        error, limit = getattr(sys, "last_value", None), ""
+        try:
+            limit = limit_of(error)
+        except Exception:
+            # One that cannot be looked at tells of none.
+            error = None
+        tell(f"ended {limit}")
+        shutdown(*arguments)
+        if error is None or limit or os.getpid() != own or sys.excepthook is not sys.__excepthook__:
+            return
+        try:
+            hint = load(pod, "hints")["hint_for"](error)
+            if hint:
+                flush()
+                os.write(2, f"hint: {hint}\n".encode("utf-8", "backslashreplace"))
+        except Exception:
+            # The traceback is there.
+            return
+
+    _signal.signal(_signal.SIGRTMAX - 3, flush)
+    threading._shutdown = end  # type: ignore[attr-defined]
+
+
+def limit_of(error: Any) -> str:
+    """Return which limit an exception tells of, by its exact type; nothing if none."""
+    import builtins
+    import errno
+
+    while isinstance(error, getattr(builtins, "BaseExceptionGroup", ())):
+        error = error.exceptions[0]
+    kind = type(error)
+    home, _, _ = str(kind.__module__).partition(".")
+    code = getattr(error, "errno", None) if home == "builtins" else None
+    where = module_of(error)
+    if (isinstance(error, MemoryError) and home in ("builtins", "numpy", "pyarrow")) or code == errno.ENOMEM:
+        return "memory"
+    # The dynamic linker has no exception of its own; NumPy raises another one after it.
+    if kind is ImportError and "failed to map segment from shared object" in f"{error}{error.__cause__}":
+        return "memory"
+    if code == errno.ENOSPC or (home == "sqlite3" and getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"):
+        return "space"
+    if code == errno.EAGAIN and (where in ("subprocess", "multiprocessing.popen_fork") or no_more_tasks()):
+        # A read that would block has the same number.
+        return "processes"
+    if kind is RuntimeError and error.args == ("can't start new thread",) and (where == "threading" or no_more_tasks()):
+        return "threads"
+    return {errno.EMFILE: "files", errno.EFBIG: "size"}.get(code, "") if code else ""
+
+
+def module_of(error: Any) -> str:
+    """Return the name of the module that raised an exception."""
+    trace = getattr(error, "__traceback__", None)
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+
+
+def no_more_tasks() -> bool:
+    """Return whether the kernel still refuses another process or thread."""
+    import _thread
+
+    try:
+        _thread.start_new_thread(int, ())
+    except RuntimeError:
+        return True
+    return False
 
 
 def set_limits(limits: Json) -> None:
