@@ -268,12 +268,10 @@ class ExecutorConfig(BaseModel):
 
         Raises:
             ConfigError: a program or an argument that is no text, files that cannot lie in the working directory
-                together, limits that are none, or an ``env`` with what cannot be a variable or with a ``SecretKey``.
+                together, or an ``env`` with what cannot be a variable or with a ``SecretKey``.
         """
         if not isinstance(code, str) or isinstance(argv, str) or not all(isinstance(text, str) for text in argv):
             raise ConfigError("the program or an argument of it is no text", 'Give strings: argv=("--fast", "3")')
-        if not isinstance(limits, Limits | None):
-            raise ConfigError(f"limits={limits!r} are none", "Write for example Limits(processes=100)")
         inputs = _check_files(files)
         size = sum(len(file.content) for file in inputs)
         if size > self.scratch_bytes:
@@ -336,21 +334,17 @@ def _check_files(files: Iterable[File]) -> tuple[File, ...]:
         ConfigError: a name that is no path below it, or names that exclude each other.
     """
     found = tuple(files)
-    names = {_PROGRAM}
+    taken = {_PROGRAM: "the program has this name"}
     for file in found:
         if not (isinstance(file, File) and isinstance(file.name, str) and isinstance(file.content, bytes)):
-            remedy = 'Write files={"data.csv": b"..."}, or File(name="data.csv", content=b"...")'
-            raise ConfigError("files has an entry that is not a name with bytes", remedy)
-        if fault := name_fault(file.name):
+            raise ConfigError("files has an entry that is not a name with bytes", 'Write files={"data.csv": b"..."}')
+        if fault := name_fault(file.name) or taken.get(file.name):
             cause = f"the input file {file.name[:300]!r} cannot be written: {fault}"
-            raise ConfigError(cause, "Rename it; a folder is separated by '/'")
-        if file.name == _PROGRAM:
-            raise ConfigError(f"the input file {_PROGRAM!r} would replace the program, which has this name", "Rename it")
-        if file.name in names:
-            raise ConfigError(f"two input files are called {file.name!r}", "Give each a name of its own")
-        names.add(file.name)
-    for name in sorted(names):
-        for folder in map(str, PurePosixPath(name).parents):
-            if folder in names:
-                raise ConfigError(f"{folder!r} is a file, and the folder of the input file {name!r}", "Rename one of them")
+            raise ConfigError(cause, "Give it another name: a relative path, with '/' between folders")
+        taken[file.name] = "another input file has this name"
+    for name in taken:
+        if clash := taken.keys() & set(map(str, PurePosixPath(name).parents)):
+            raise ConfigError(
+                f"{clash.pop()!r} is a file, and the folder of the input file {name!r}", "Rename one of them"
+            )
     return found

@@ -257,14 +257,10 @@ class Outcome:
         return self
 
     def __repr__(self) -> str:
-        ended = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
-        parts = [self.reason.value if self.exit_code is None else f"{self.reason.value}, {ended}"]
-        for stream, data in (("stdout", self.stdout), ("stderr", self.stderr)):
-            first = data[:80].partition(b"\n")[0].decode("utf-8", "replace")
-            parts += [f"{stream} {len(data)} bytes {first!r}"] if data else []
-        parts += [f"files {', '.join(file.name for file in self.files)!r}"] if self.files else []
-        parts += [f"{len(self.files_left_out)} left out"] if self.files_left_out else []
-        return f"<Outcome {self.name}: {'; '.join(filter(None, [*parts, self.message]))}>"
+        ended = self.reason.value if self.ok else failure_line(self)
+        first = self.stdout[:80].decode("utf-8", "replace").partition("\n")[0]
+        sizes = f"stdout {len(self.stdout)} bytes {first!r}, stderr {len(self.stderr)} bytes, {len(self.files)} files"
+        return f"<Outcome {self.name}: {ended}; {sizes}>"
 
 
 class ExecutionFailed(SandboxError):
@@ -276,11 +272,9 @@ class ExecutionFailed(SandboxError):
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(failure_line(outcome))
+        # What copies and pickles are made of.
+        self.args = (outcome,)
         self.outcome = outcome
-
-    def __reduce__(self) -> tuple[type[Self], tuple[Outcome]]:
-        # By default the message would be given in place of the outcome.
-        return type(self), (self.outcome,)
 
 
 def failure_line(outcome: Outcome) -> str:
