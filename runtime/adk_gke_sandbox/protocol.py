@@ -25,8 +25,8 @@ VERSION: Final = 2
 """Of the request document and the frames."""
 
 NAME_BYTES: Final = 255
-PATH_BYTES: Final = 4096
-"""The longest name of a file or folder on Linux (NAME_MAX), and the longest path (PATH_MAX)."""
+PATH_BYTES: Final = 4095
+"""The longest name of a file or folder on Linux (NAME_MAX), and the longest path (PATH_MAX counts its final NUL)."""
 
 REFUSED_MAX: Final = 50
 """Files refused here that are named; the others are counted."""

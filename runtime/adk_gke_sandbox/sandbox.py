@@ -5,7 +5,8 @@
         for event in sandbox.stream("print('soon')"):
             ...
 
-``run`` is the one way to run a program; ``stream``, ``astream`` and ``arun`` call it in a thread and pass its events on.
+``run`` is the one way to run a program. ``stream``, ``astream`` and ``arun`` call it in a thread, and pass its events
+on.
 """
 
 from __future__ import annotations
