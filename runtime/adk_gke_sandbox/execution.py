@@ -96,7 +96,7 @@ class Limits:
     # Above what a reply can carry it would promise what never arrives.
     file_bytes: int = _bounded(5 * 1024 * 1024, 0, JOB_REPLY_BYTES)
     """Bytes of all returned output files together. A reply has room for 8 MiB in all, and files take 4/3 of their
-    size in it: some 5.7 MiB come back if the program prints little."""
+    size in it: some 5.5 MiB come back if the program prints little."""
     processes: int = _bounded(64, 0, 2**20)
     """RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox."""
     # The interpreter's own are some ten; above 2**20 no kernel goes unless it is told to.
