@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, 
 
 from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import File, Limits, Request
+from adk_gke_sandbox.execution import File, Files, Limits, Request
 from adk_gke_sandbox.protocol import name_fault
 from adk_gke_sandbox.values import (
     ReadOnly,
@@ -255,7 +255,7 @@ class ExecutorConfig(BaseModel):
         self,
         code: str,
         *,
-        files: Iterable[File] = (),
+        files: Files = (),
         argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
@@ -327,12 +327,15 @@ def _number(value: str | float, setting: str) -> Decimal:
     return quantity(value, setting=setting) if isinstance(value, str) else Decimal(value)
 
 
-def _check_files(files: Iterable[File]) -> tuple[File, ...]:
+def _check_files(files: Files) -> tuple[File, ...]:
     """Return input files that can lie in the working directory together, beside the program.
 
     Raises:
         ConfigError: a name that is no path below it, or names that exclude each other.
     """
+    if isinstance(files, Mapping):
+        texts = ((name, content.encode() if isinstance(content, str) else content) for name, content in files.items())
+        files = [File(name=name, content=content) for name, content in texts]
     found = tuple(files)
     taken = {_PROGRAM: "the program has this name"}
     for file in found:

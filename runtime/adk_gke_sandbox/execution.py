@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
@@ -133,6 +133,10 @@ class File:
 
     def __repr__(self) -> str:
         return f"<File {self.name!r}: {len(self.content)} bytes, {self.mime_type}>"
+
+
+Files = Iterable[File] | Mapping[str, bytes | str]
+"""Input files: ``File`` values, or names with bytes or text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -31,14 +31,11 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import MARKERS as MARKERS
-from adk_gke_sandbox.execution import Ended, Event, File, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.execution import Ended, Event, Files, Limits, Outcome, Reason, Request
 from adk_gke_sandbox.execution import failure_line as failure_line
 from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted
 from adk_gke_sandbox.values import check_name
-
-Files = Iterable[File] | Mapping[str, bytes | str]
-"""Input files: ``File`` values, or names with bytes or text."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -146,7 +143,7 @@ class Sandbox:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
         request = self.config.request(
-            code, files=_files(files), argv=argv, env=env or {}, limits=limits, first_figure=first_figure
+            code, files=files, argv=argv, env=env or {}, limits=limits, first_figure=first_figure
         )
         tags = Tags(labels=self.config.labels_with(labels), invocation_id=invocation_id)
         attempt = Attempt(
@@ -217,10 +214,8 @@ class Sandbox:
         Raises:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
-        async for event in self.astream(code, **options):
-            if isinstance(event, Ended):
-                outcome = event.outcome
-        return outcome
+        outcomes = [event.outcome async for event in self.astream(code, **options) if isinstance(event, Ended)]
+        return outcomes[0]
 
     def refused(self, error: ConfigError, *, name: str, invocation_id: str = "") -> Outcome:
         """Return as an outcome what ``run`` has raised, and count it: for callers that show all failures alike.
@@ -278,12 +273,3 @@ class Sandbox:
         # Without the lock: whoever holds it may wait for a plugin.
         if (found := self._cluster) is not None:
             found.close()
-
-
-def _files(given: Files) -> Iterable[File]:
-    if not isinstance(given, Mapping):
-        return given
-    return (
-        File(name=name, content=content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
-        for name, content in given.items()
-    )
