@@ -334,8 +334,10 @@ def _check_files(files: Files) -> tuple[File, ...]:
         ConfigError: a name that is no path below it, or names that exclude each other.
     """
     if isinstance(files, Mapping):
-        texts = ((name, content.encode() if isinstance(content, str) else content) for name, content in files.items())
-        files = [File(name=name, content=content) for name, content in texts]
+        files = [
+            File(name=name, content=given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given)
+            for name, given in files.items()
+        ]
     found = tuple(files)
     taken = {_PROGRAM: "the program has this name"}
     for file in found:

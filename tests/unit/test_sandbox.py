@@ -15,7 +15,7 @@ import pytest
 from adk_gke_sandbox import ConfigError, Ended, Event, ExecutorConfig, File, Outcome, Output, Reason, Sandbox, Started
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.sandbox import RunOptions
-from tests.unit.fake_api import NEVER_MADE, OK, RUNNING, STARTED, FakeApi, added, eventually, frame
+from tests.unit.fake_api import OK, RUNNING, STARTED, FakeApi, added, eventually, frame, pod
 
 HELLO = Output(stream="stdout", data=b"hello\n")
 
@@ -64,26 +64,27 @@ def test_an_argument_that_cannot_work_is_raised_by_the_loop_before_any_call(
     assert api.calls == []
 
 
+def events_of_run(api: FakeApi, sandbox: Sandbox) -> list[Event]:
+    """Return what a run tells, by the fake's clock, which keeps nobody waiting."""
+    events: list[Event] = []
+    Sandbox(sandbox.config, clock=api.clock).run("print('hello')", on_event=events.append)
+    return events
+
+
 def test_a_log_that_is_read_again_repeats_no_event(api: FakeApi, sandbox: Sandbox) -> None:
     api.lists["pods"] = [RUNNING]
     more = STARTED + frame("out", d="more")
     api.logs = [more, more, more + frame("out", d=" and more") + frame("end", reason="Completed", exit_code=0)]
-    *events, _ = sandbox.stream("print('hello')")
-    assert events == [
-        Started(),
-        HELLO,
-        Output(stream="stdout", data=b"more"),
-        Output(stream="stdout", data=b" and more"),
-    ]
+    added_later = [Output(stream="stdout", data=data) for data in (b"more", b" and more")]
+    assert events_of_run(api, sandbox) == [Started(), HELLO, *added_later]
     assert api.count["get", "pods/log"] == 3
 
 
 def test_a_sandbox_that_was_replaced_has_told_of_nothing(api: FakeApi, sandbox: Sandbox) -> None:
-    evicted = {**NEVER_MADE, "status": {**NEVER_MADE["status"], "reason": "Evicted"}}
+    evicted = pod({}, phase="Failed", reason="Evicted", message="disk pressure")
     api.watches["pods"] = [[added(evicted)], [added(RUNNING)]]
     api.logs = [OK]
-    *events, _ = sandbox.stream("print('hello')")
-    assert events == [Started(), HELLO]
+    assert events_of_run(api, sandbox) == [Started(), HELLO]
     assert api.count["create", "jobs"] == 2
 
 
