@@ -34,9 +34,9 @@ def test_a_failure_that_was_raised_in_another_process_is_the_same(duplicate: Any
     assert (str(found), found.outcome) == (str(ExecutionFailed(FAILED)), FAILED)
 
 
-@pytest.mark.parametrize("text", [DONE.text, Output(stream="stdout", data=DONE.stdout).text])
-def test_bytes_that_are_no_text_are_replaced(text: str) -> None:
-    assert text == "one\ntwo\ufffd"
+@pytest.mark.parametrize("found", [DONE, Output(stream="stdout", data=DONE.stdout)], ids=["outcome", "event"])
+def test_bytes_that_are_no_text_are_replaced(found: Outcome | Output) -> None:
+    assert found.text == "one\ntwo\ufffd"
 
 
 def test_an_outcome_is_shown_in_one_line_without_its_bytes() -> None:

@@ -115,12 +115,13 @@ def test_an_asynchronous_stream_that_is_closed_aborts_and_waits_for_the_cleanup(
 
 
 def test_an_awaited_run_returns_the_outcome(api: FakeApi, sandbox: Sandbox) -> None:
-    async def main() -> list[Outcome]:
+    async def main() -> Outcome:
         async with sandbox:
-            return await asyncio.gather(sandbox.arun("print('hello')", name="one"), sandbox.arun("1", name="two"))
+            return await sandbox.arun("print('hello')", name="one")
 
     api.logs = [OK]
-    assert [outcome.name for outcome in asyncio.run(main()) if outcome.ok] == ["one", "two"]
+    outcome = asyncio.run(main())
+    assert (outcome.name, outcome.reason) == ("one", Reason.COMPLETED)
 
 
 def test_a_task_that_is_cancelled_aborts_its_execution_and_waits_for_the_cleanup(
