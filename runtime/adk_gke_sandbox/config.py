@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError, model_validator
 
 from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import File, Limits, Request
+from adk_gke_sandbox.execution import File, Files, Limits, Request
+from adk_gke_sandbox.protocol import name_fault
 from adk_gke_sandbox.values import (
     ReadOnly,
     SecretKey,
@@ -42,6 +43,9 @@ EPHEMERAL_STORAGE: Final = "256Mi"
 
 _CEILINGS: Final = {"cpu_limit": "cpu", "mem_limit": "memory", "timeout_seconds": "timeout_seconds"}
 """Which of a contract's ceilings bounds which setting."""
+
+_PROGRAM: Final = "main.py"
+"""The program's own file in the working directory."""
 
 _SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 """https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api."""
@@ -251,8 +255,8 @@ class ExecutorConfig(BaseModel):
         self,
         code: str,
         *,
-        files: tuple[File, ...] = (),
-        argv: tuple[str, ...] = (),
+        files: Files = (),
+        argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         first_figure: int = 1,
@@ -263,14 +267,22 @@ class ExecutorConfig(BaseModel):
         the whole sandbox is killed. What comes from a Secret is not in the request: the container has it.
 
         Raises:
-            ConfigError: ``env`` has what cannot be a variable, or a ``SecretKey``.
+            ConfigError: a program or an argument that is no text, files that cannot lie in the working directory
+                together, or an ``env`` with what cannot be a variable or with a ``SecretKey``.
         """
+        if not isinstance(code, str) or isinstance(argv, str) or not all(isinstance(text, str) for text in argv):
+            raise ConfigError("the program or an argument of it is no text", 'Give strings: argv=("--fast", "3")')
+        inputs = _check_files(files)
+        size = sum(len(file.content) for file in inputs)
+        if size > self.scratch_bytes:
+            cause = f"the input files are {size} bytes, and the working directory has room for {self.scratch_bytes}"
+            raise ConfigError(cause, "Send less, or raise scratch_limit or mem_limit")
         own = check_env(env or {})
         refuse_secrets(own, " for one execution alone", "Give it to the executor, whose env goes into the pod")
         return Request(
             code=code,
-            files=files,
-            argv=argv,
+            files=inputs,
+            argv=tuple(argv),
             env={name: value for name, value in {**self.env, **own}.items() if isinstance(value, str)},
             limits=self.limits if limits is None else limits,
             timeout_seconds=self.timeout_seconds,
@@ -313,3 +325,31 @@ class ExecutorConfig(BaseModel):
 
 def _number(value: str | float, setting: str) -> Decimal:
     return quantity(value, setting=setting) if isinstance(value, str) else Decimal(value)
+
+
+def _check_files(files: Files) -> tuple[File, ...]:
+    """Return input files that can lie in the working directory together, beside the program.
+
+    Raises:
+        ConfigError: a name that is no path below it, or names that exclude each other.
+    """
+    if isinstance(files, Mapping):
+        files = [
+            File(name=name, content=given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given)
+            for name, given in files.items()
+        ]
+    found = tuple(files)
+    taken = {_PROGRAM: "the program has this name"}
+    for file in found:
+        if not (isinstance(file, File) and isinstance(file.name, str) and isinstance(file.content, bytes)):
+            raise ConfigError("files has an entry that is not a name with bytes", 'Write files={"data.csv": b"..."}')
+        if fault := name_fault(file.name) or taken.get(file.name):
+            cause = f"the input file {file.name[:300]!r} cannot be written: {fault}"
+            raise ConfigError(cause, "Give it another name: a relative path, with '/' between folders")
+        taken[file.name] = "another input file has this name"
+    for name in taken:
+        if clash := taken.keys() & set(map(str, PurePosixPath(name).parents)):
+            raise ConfigError(
+                f"{clash.pop()!r} is a file, and the folder of the input file {name!r}", "Rename one of them"
+            )
+    return found

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict
 from typing import Final
 
+from adk_gke_sandbox import execution
 from adk_gke_sandbox.decoder import UNPRINTABLE, Decoder, End, Exit, FilePart, Frame, Output, Ready, visible
 from adk_gke_sandbox.execution import CODE_REASONS, JOB_REPLY_BYTES, File, Outcome, Reason, Request
 
@@ -24,8 +25,8 @@ VERSION: Final = 2
 """Of the request document and the frames."""
 
 NAME_BYTES: Final = 255
-PATH_BYTES: Final = 4096
-"""The longest name of a file or folder on Linux (NAME_MAX), and the longest path (PATH_MAX)."""
+PATH_BYTES: Final = 4095
+"""The longest name of a file or folder on Linux (NAME_MAX), and the longest path (PATH_MAX counts its final NUL)."""
 
 REFUSED_MAX: Final = 50
 """Files refused here that are named; the others are counted."""
@@ -123,20 +124,30 @@ class Transcript:
             missing += [_count(getattr(self._end, kind) - self._received[kind], unit) for kind, unit in _UNITS.items()]
         return ", ".join(filter(None, missing))
 
-    def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes of the reply; what follows the ``end`` frame is ignored, and a frame seen before."""
+    def feed(self, chunk: bytes) -> list[tuple[int, execution.Output | None]]:
+        """Take in the next bytes of the reply; what follows the ``end`` frame is ignored, and a frame seen before.
+
+        Returns:
+            Frames from a program that may have run: the number, by which a reply that is read again is known, and the
+            output that the frame brought.
+        """
+        told = []
         for frame in self._decoder.feed(chunk):
             if self._end is None and frame.number >= self._next:
                 self._missing += frame.number - self._next
                 self._next = frame.number + 1
-                self._take(frame)
+                output = self._take(frame)
+                if self.started:
+                    told.append((frame.number, output))
+        return told
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> execution.Output | None:
+        output = None
         match frame:
             case Ready():
                 self.kernel = frame.kernel
             case Output():
-                self._take_output(frame)
+                output = self._take_output(frame)
             case FilePart():
                 self._take_file(frame)
             case Exit() | End():
@@ -146,8 +157,9 @@ class Transcript:
             self.started |= frame.started or frame.exit_code is not None
         else:
             self.started |= not isinstance(frame, Ready)
+        return output
 
-    def _take_output(self, frame: Output) -> None:
+    def _take_output(self, frame: Output) -> execution.Output:
         stream = self._streams[frame.kind]
         if frame.skipped and not self._dropped[frame.kind]:
             # The runner cuts once.
@@ -156,6 +168,7 @@ class Transcript:
         data = self._kept(frame.data)
         self._received[frame.kind] += len(data)
         stream += data
+        return execution.Output(stream="stdout" if frame.kind == "out" else "stderr", data=data, skipped=frame.skipped)
 
     def _take_file(self, frame: FilePart) -> None:
         """Add to the file that is arriving; the runner sends one after the other."""

@@ -1,26 +1,55 @@
-"""Executions on the best path there is; the public interface under ``adk`` and ``cli``."""
+"""Executions on the best path there is; the public interface under ``adk`` and ``cli``, and for programs.
+
+    with Sandbox.from_contract() as sandbox:
+        print(sandbox.run("print(1 + 1)").check().text)
+        for event in sandbox.stream("print('soon')"):
+            ...
+
+``run`` is the one way to run a program. ``stream``, ``astream`` and ``arun`` call it in a thread, and pass its events
+on.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Self, TypedDict, Unpack
 
 from adk_gke_sandbox import telemetry
 from adk_gke_sandbox.cluster import api, diagnosis
 from adk_gke_sandbox.cluster.manifests import Tags
 from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.execution import MARKERS as MARKERS
+from adk_gke_sandbox.execution import Ended, Event, Files, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.execution import failure_line as failure_line
 from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted
 from adk_gke_sandbox.values import check_name
 
-MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
-"""How a failure begins, by whether it tells something about the program."""
+
+class RunOptions(TypedDict, total=False):
+    """The keyword arguments that ``Sandbox.run`` has in common with ``arun``, ``stream`` and ``astream``."""
+
+    files: Files
+    argv: Sequence[str]
+    env: Mapping[str, str] | None
+    limits: Limits | None
+    first_figure: int
+    name: str | None
+    labels: Mapping[str, str] | None
+    invocation_id: str
+    aborted: Callable[[], bool]
 
 
 def new_name() -> str:
@@ -31,7 +60,8 @@ def new_name() -> str:
 class Sandbox:
     """Runs programs under one configuration. Thread-safe; connects at the first execution.
 
-    Copies and pickles carry the configuration and connect anew.
+    Copies and pickles carry the configuration and connect anew. As a context manager, also an asynchronous one, it
+    closes its idle connections in the end.
     """
 
     def __init__(self, config: ExecutorConfig, *, clock: Clock | None = None) -> None:
@@ -46,6 +76,32 @@ class Sandbox:
         self._lock = threading.Lock()
         self._cluster: api.Cluster | None = None
 
+    @classmethod
+    def from_contract(cls, contract: str | Path | Contract | Mapping[str, Any] | None = None, **settings: Any) -> Self:
+        """Return a sandbox for the stack that a contract describes; see ``ExecutorConfig.from_contract``.
+
+        Args:
+            contract: A path, a document or a contract; found by itself when ``None``.
+            **settings: Settings that differ.
+
+        Raises:
+            ContractError: the contract cannot be read.
+            ConfigError: an unknown setting, one above a ceiling, or a value that cannot work.
+        """
+        return cls(ExecutorConfig.from_contract(contract, **settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
     def __getstate__(self) -> dict[str, Any]:
         return {"config": self.config}
 
@@ -56,8 +112,8 @@ class Sandbox:
         self,
         code: str,
         *,
-        files: tuple[File, ...] = (),
-        argv: tuple[str, ...] = (),
+        files: Files = (),
+        argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         first_figure: int = 1,
@@ -65,12 +121,13 @@ class Sandbox:
         labels: Mapping[str, str] | None = None,
         invocation_id: str = "",
         aborted: Callable[[], bool] = lambda: False,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> Outcome:
         """Run a program and return what came of it; trouble with the cluster is an outcome, too.
 
         Args:
             code: The program, run as ``python main.py``.
-            files: Written to the working directory first.
+            files: Written to the working directory first, for example ``{"data.csv": "a,b"}``.
             argv: Arguments of the program.
             env: Environment variables of the program, beside those of the configuration.
             limits: Bounds inside the sandbox in place of the configuration's.
@@ -79,6 +136,8 @@ class Sandbox:
             labels: Labels of all objects, beside those of the configuration.
             invocation_id: ADK's invocation, for the annotations of Job and pod, the span and the log record.
             aborted: Asked every 0.2 s; true ends the execution.
+            on_event: Told of ``Started`` and of each ``Output`` as it arrives; the outcome is what is returned. Must
+                not block. ``stream`` is the same as a loop.
 
         Raises:
             ConfigError: an argument that cannot work. Nothing has been run then.
@@ -91,12 +150,103 @@ class Sandbox:
             schedule_seconds=self.config.schedule_timeout_seconds,
             program_seconds=self.config.timeout_seconds,
             aborted=aborted,
+            on_event=on_event,
             clock=self._clock,
         )
         outcome = self._run(request, attempt, new_name() if name is None else check_name(name), tags)
         outcome = replace(outcome, warnings=self.config.warnings)
         telemetry.record(outcome, self.config, ended_ns=time.time_ns(), invocation_id=invocation_id)
         return outcome
+
+    def stream(self, code: str, **options: Unpack[RunOptions]) -> Generator[Event, None, None]:
+        """Run a program and yield what happens: ``Started``, each ``Output`` as it arrives, and last ``Ended``.
+
+        No event is told twice, whatever had to be read again. Events wait for a slow loop; the program does not. To
+        leave the loop, or to close the generator, aborts the execution and waits for its cleanup.
+
+        Args:
+            code: The program, run as ``python main.py``.
+            **options: As for ``run``.
+
+        Raises:
+            ConfigError: an argument that cannot work; by the first step of the loop.
+        """
+        events: SimpleQueue[Event | None] = SimpleQueue()
+        ended, given_up = self._begin(code, options, events.put)
+        try:
+            yield from iter(events.get, None)
+            yield Ended(outcome=ended.result())
+        finally:
+            given_up.set()
+            ended.exception()
+
+    async def astream(self, code: str, **options: Unpack[RunOptions]) -> AsyncGenerator[Event, None]:
+        """Do what ``stream`` does in an event loop of asyncio; ``contextlib.aclosing`` waits for the cleanup.
+
+        Args:
+            code: The program, run as ``python main.py``.
+            **options: As for ``run``.
+
+        Raises:
+            ConfigError: an argument that cannot work; by the first step of the loop.
+        """
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        ended, given_up = self._begin(code, options, partial(loop.call_soon_threadsafe, events.put_nowait))
+        try:
+            while event := await events.get():
+                yield event
+            yield Ended(outcome=ended.result())
+        finally:
+            given_up.set()
+            if not ended.done():
+                await asyncio.wait([asyncio.wrap_future(ended)])
+
+    async def arun(self, code: str, **options: Unpack[RunOptions]) -> Outcome:
+        """Do what ``run`` does in an event loop of asyncio.
+
+        A task that is cancelled here aborts the execution, and waits for its cleanup before it ends.
+
+        Args:
+            code: The program, run as ``python main.py``.
+            **options: As for ``run``.
+
+        Raises:
+            ConfigError: an argument that cannot work. Nothing has been run then.
+        """
+        outcomes = [event.outcome async for event in self.astream(code, **options) if isinstance(event, Ended)]
+        return outcomes[0]
+
+    def refused(self, error: ConfigError, *, name: str, invocation_id: str = "") -> Outcome:
+        """Return as an outcome what ``run`` has raised, and count it: for callers that show all failures alike.
+
+        Args:
+            error: What was raised.
+            name: Name of the execution that has not begun.
+            invocation_id: As for ``run``.
+        """
+        outcome = Outcome(name=name, reason=Reason.INVALID_REQUEST, message=str(error))
+        telemetry.record(outcome, self.config, ended_ns=time.time_ns(), invocation_id=invocation_id)
+        return outcome
+
+    def _begin(
+        self, code: str, options: RunOptions, put: Callable[[Event | None], None]
+    ) -> tuple[Future[Outcome], threading.Event]:
+        """Begin to run a program in a thread of its own; return what will come of it, and the flag that aborts it.
+
+        Args:
+            code: The program.
+            options: As for ``run``.
+            put: Gets each event; ``None`` when all is over.
+        """
+        given_up, aborted = threading.Event(), options.get("aborted", lambda: False)
+        own: RunOptions = {**options, "aborted": lambda: given_up.is_set() or aborted()}
+        # Not one of the event loop's threads, which are few. In the caller's context, which has its span.
+        pool = ThreadPoolExecutor(1, "adk-gke-sandbox-run")
+        ended = pool.submit(copy_context().run, partial(self.run, code, **own, on_event=put))
+        ended.add_done_callback(lambda _: put(None))
+        pool.shutdown(wait=False)
+        return ended, given_up
 
     def _run(self, request: Request, attempt: Attempt, name: str, tags: Tags) -> Outcome:
         try:
@@ -123,14 +273,3 @@ class Sandbox:
         # Without the lock: whoever holds it may wait for a plugin.
         if (found := self._cluster) is not None:
             found.close()
-
-
-def failure_line(outcome: Outcome) -> str:
-    """Return the line that says why an execution did not complete, for a model or a person to act on."""
-    marker = MARKERS[outcome.reason in CODE_REASONS]
-    if outcome.reason is Reason.ERROR:
-        cause = f"killed by {outcome.signal}" if outcome.signal else f"exit code {outcome.exit_code}"
-        cause += f": {outcome.message}" if outcome.message else ""
-    else:
-        cause = outcome.message or "no detail"
-    return f"{marker}: {outcome.reason.value}: {cause}"

@@ -22,7 +22,7 @@ from adk_gke_sandbox.cluster.diagnosis import Diagnosis
 from adk_gke_sandbox.cluster.streams import Stream
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CREATOR_ANNOTATION
-from adk_gke_sandbox.errors import AlreadyExists, ClusterError
+from adk_gke_sandbox.errors import AlreadyExists, ClusterError, Unreachable
 from adk_gke_sandbox.execution import Outcome, Reason, Request
 from adk_gke_sandbox.paths.attempt import Attempt, Interrupted, Stage, backoff, transient
 from adk_gke_sandbox.paths.pod_watch import REOPEN_SECONDS, PodWatch
@@ -178,14 +178,19 @@ class _Sandbox:
                     raise
                 # The answer to an earlier try may have been lost; or somebody has chosen the same name.
                 made = self._cluster.request("get", self._job_path)
-                if made["metadata"].get("annotations", {}).get(CREATOR_ANNOTATION) != self._creator:
+                annotations = (made.get("metadata") or {}).get("annotations") or {}
+                if annotations.get(CREATOR_ANNOTATION) != self._creator:
                     self._job_may_exist = False
                     raise
             except ClusterError as error:
                 if first and error.status is not None and error.status < 500:
                     self._job_may_exist = False
                 raise
-            return str(made["metadata"]["uid"])
+            if not (uid := (made.get("metadata") or {}).get("uid")):
+                message = f"the API server {self._cluster.host} has answered without a Job"
+                remedy = "Check that the kubeconfig names a Kubernetes API server, and no proxy answers in its place"
+                raise Unreachable(message, remedy, verb="create", target=self._job_path, status=None)
+            return str(uid)
 
         # A Job that comes into being after the attempt was given up is deleted by the thread that made it.
         return self._attempt.call(create, lambda _: self._cluster.delete(self._job_path))
