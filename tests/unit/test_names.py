@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 
 import pytest
@@ -40,6 +41,7 @@ def test_a_name_that_every_store_takes_is_kept(name: str) -> None:
         ("dots..", "dots__"),
         ("a\nb\u2028c\0.txt", "a_b_c_.txt"),
         ("half \ud83c.txt", "half _.txt"),
+        ("__main__", "_main__"),
         ("", "_"),
     ],
 )
@@ -77,6 +79,11 @@ def windows_takes(name: str) -> bool:
     )
 
 
+def firestore_takes(name: str) -> bool:
+    """https://firebase.google.com/docs/firestore/quotas#collections_documents_and_fields, of a name as a field."""
+    return re.fullmatch("__.*__", name) is None
+
+
 def a_folder_takes(name: str) -> bool:
     parts = name.split("/")
     return all(0 < len(part.encode()) <= 255 and part not in (".", "..") and "\0" not in part for part in parts)
@@ -84,11 +91,13 @@ def a_folder_takes(name: str) -> bool:
 
 @given(NAMES)
 @example(["a:", "a_", "A?", "a__2", "a_2"])
+@example(["..", "../..", "_____"])
 def test_whatever_files_are_called_each_store_takes_them_and_tells_them_apart(names: list[str]) -> None:
     kept = artifact_names(names)
     for name in kept:
         assert cloud_storage_takes(name)
         assert windows_takes(name)
+        assert firestore_takes(name)
         assert a_folder_takes(name)
     assert len({unicodedata.normalize("NFC", name.casefold()) for name in kept}) == len(names)
     assert artifact_names(kept) == kept

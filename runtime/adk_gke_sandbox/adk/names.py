@@ -40,6 +40,10 @@ _RESERVED: Final = re.compile(
 """Names that ADK's file service keeps for itself, in any case, and devices of Windows
 (https://github.com/google/adk-python/blob/main/src/google/adk/artifacts/file_artifact_service.py)."""
 
+_FIELD_OF_FIRESTORE: Final = re.compile(r"^__+(?=.*__\Z)")
+"""Names become fields of an event, which in Firestore cannot be ``__X__``
+(https://firebase.google.com/docs/firestore/quotas#collections_documents_and_fields)."""
+
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL refuses NUL in text and JSON (https://www.postgresql.org/docs/current/datatype-json.html), and JSON half
 of a surrogate pair."""
@@ -87,9 +91,9 @@ def _safe(name: str) -> str:
     safe = "/".join(parts)
     if len(safe.encode()) > PATH_BYTES or any(len(part.encode()) > PART_BYTES for part in parts):
         path = PurePosixPath(parts[-1])
-        digest = hashlib.sha256(safe.encode()).hexdigest()[:8]
-        safe = f"{path.stem[:_KEPT_CHARACTERS]}-{digest}{path.suffix[:_SUFFIX_CHARACTERS]}"
-    return safe
+        suffix = path.suffix if len(path.suffix) <= _SUFFIX_CHARACTERS else ""
+        safe = f"{path.stem[:_KEPT_CHARACTERS]}-{hashlib.sha256(safe.encode()).hexdigest()[:8]}{suffix}"
+    return _FIELD_OF_FIRESTORE.sub("_", safe)
 
 
 def _safe_part(part: str) -> str:

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Final
 
 _TERMINAL: Final = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\|[ -/]*[0-~])"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[PX^_][^\x1b\n]*\x1b\\|[ -/]*[0-~])"
 )
 """Control sequences of terminals, colours for example
 (https://ecma-international.org/publications-and-standards/standards/ecma-48/)."""
