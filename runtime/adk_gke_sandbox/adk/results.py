@@ -66,24 +66,21 @@ def to_result(
     stdout, stderr = (as_shown(storable(stream.decode("utf-8", "replace"))) for stream in (outcome.stdout, outcome.stderr))
     names = artifact_names([file.name for file in outcome.files])
     files = [_artifact(file, name) for file, name in zip(outcome.files, names, strict=True)]
-    notes = [*_notes(outcome, code, stdout + stderr), *_notes_of_files(outcome, names, characters // 8)]
+    notes = list(_notes(outcome, names, code, stdout + stderr, characters // 8))
     first = "" if done else cut(storable(failure_line(outcome)), characters // 4, "see the log") + "\n"
 
     room = characters - len(first) - sum(map(len, notes)) - _FRAME_CHARACTERS
     # A failure is told by its traceback, and that by its end.
     most_of_stderr = max(room // 4 if done else room * 2 // 3, room - len(stdout))
     most_of_stdout = max(room - most_of_stderr, room - len(stderr))
-    advice = {"stdout": _ADVICE, "stderr": _ADVICE}
-    for stream, content, too_long in (
-        ("stdout", outcome.stdout, len(stdout) > most_of_stdout),
-        ("stderr", outcome.stderr, len(stderr) > most_of_stderr),
-    ):
-        if too_long and keep_as is not None:
-            name = artifact_names([*names, f"{stream}_{keep_as}.txt"])[-1]
-            files.append(AdkFile(name=name, content=content))
-            advice[stream] = f"all of it is in {name}"
-    stdout = cut(stdout, most_of_stdout, advice["stdout"])
-    stderr = _part("stderr", cut(stderr, most_of_stderr, advice["stderr"], head=0.25))
+    advice = _ADVICE
+    if keep_as is not None and len(stdout) + len(stderr) > room:
+        streams = {f"{name}_{keep_as}.txt": getattr(outcome, name) for name in ("stdout", "stderr") if getattr(outcome, name)}
+        kept = artifact_names([*names, *streams])[len(names) :]
+        files += [AdkFile(name=name, content=content) for name, content in zip(kept, streams.values(), strict=True)]
+        advice = f"all of it is in {' and '.join(kept)}"
+    stdout = cut(stdout, most_of_stdout, advice)
+    stderr = _part("stderr", cut(stderr, most_of_stderr, advice, head=0.25))
     if done:
         return CodeExecutionResult(stdout=_joined(stdout, stderr, *notes), output_files=files, exit_code=0)
     told = _joined(first, _part("stdout", stdout), stderr, *notes)
@@ -118,19 +115,21 @@ def _artifact(file: File, name: str) -> AdkFile:
     return AdkFile(name=name, content=file.content, mime_type=mime_type)
 
 
-def _notes(outcome: Outcome, code: str, printed: str) -> Iterable[str]:
-    """Return what the model may not know of how a program shows something and reads something."""
+def _notes(outcome: Outcome, names: Sequence[str], code: str, printed: str, most: int) -> Iterable[str]:
+    """Return what output does not tell: what became of files, and what the model may not know of such a program.
+
+    ADK itself names the files of a success, by the names under which they are saved.
+    """
     if outcome.reason is Reason.COMPLETED:
-        if not printed.strip() and not outcome.files:
+        if not printed.strip() and not names:
             yield NOTHING_PRINTED
         elif _VALUE.fullmatch(code.rstrip().rpartition("\n")[2]):
             yield _NOT_SHOWN
-    elif outcome.reason in (Reason.DEADLINE_EXCEEDED, Reason.OUTPUT_LIMIT) and _READS_INPUT.search(code):
-        yield _NO_INPUT
-
-
-def _notes_of_files(outcome: Outcome, names: Sequence[str], most: int) -> Iterable[str]:
-    """Return what became of files: ADK names the saved ones of a success itself, under their new names."""
+    else:
+        if outcome.reason in (Reason.DEADLINE_EXCEEDED, Reason.OUTPUT_LIMIT) and _READS_INPUT.search(code):
+            yield _NO_INPUT
+        if names:
+            yield f"[files saved: {listed(names, most)}]\n"
     renamed = [
         f"{visible(file.name)[-_NAME_CHARACTERS:]} was saved as {name}"
         for file, name in zip(outcome.files, names, strict=True)
@@ -138,8 +137,6 @@ def _notes_of_files(outcome: Outcome, names: Sequence[str], most: int) -> Iterab
     ]
     if renamed:
         yield f"[{listed(renamed, most)}]\n"
-    if names and outcome.reason is not Reason.COMPLETED:
-        yield f"[files saved: {listed(names, most)}]\n"
     if outcome.files_left_out:
         yield f"[files left out: {storable(listed(outcome.files_left_out, most))}]\n"
 

@@ -1,17 +1,17 @@
-"""What an ADK session says of its executions so far: the numbers of the files that were named by number."""
+"""What an ADK session says of its executions so far: the files that were named by number."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Final
 
 _NUMBERED: Final = re.compile(r"(figure|stdout|stderr)_([0-9]{1,9})\.[a-z]+")
 
 _CONTEXT: Final = "_code_execution_context"
-"""Where ADK's flow keeps what is to outlast an execution: it writes this part of the state with each result."""
+"""The part of the state that ADK's flow writes with each result, to outlast the execution."""
 
-_NUMBERS: Final = "adk_gke_sandbox_numbers"
+_LATEST: Final = "adk_gke_sandbox_latest"
 
 
 def next_number(context: Any, *kinds: str) -> int:
@@ -23,37 +23,32 @@ def next_number(context: Any, *kinds: str) -> int:
     """
     session = getattr(context, "session", None)
     events = getattr(session, "events", None)
-    found = [0]
+    # Events may be left out of a session that is loaded. An agent that is the tool of another one has a session of its
+    # own each time; its state is the other's.
+    names = _latest(session)
     for event in events if isinstance(events, list) else []:
-        delta = getattr(getattr(event, "actions", None), "artifact_delta", None)
-        found += [number for kind, number in _numbered(delta if isinstance(delta, dict) else ()) if kind in kinds]
-    # An agent that is the tool of another one has a session of its own each time, with the state of the other's.
-    found += [number for kind, number in _kept(session).items() if kind in kinds and isinstance(number, int)]
-    return max(found) + 1
+        saved = getattr(getattr(event, "actions", None), "artifact_delta", None)
+        names += saved if isinstance(saved, dict) else ()
+    return 1 + max((number for number, kind, _ in _numbered(names) if kind in kinds), default=0)
 
 
 def remember(context: Any, names: Iterable[str]) -> None:
-    """Keep the numbers of an execution's files in the session, where ADK's flow keeps anything."""
+    """Keep the latest file of each kind in the session, where ADK's flow keeps anything."""
     session = getattr(context, "session", None)
-    numbers = dict(_kept(session))
-    for kind, number in _numbered(names):
-        known = numbers.get(kind)
-        numbers[kind] = max(number, known if isinstance(known, int) else 0)
-    if numbers:
-        _flow_context(session)[_NUMBERS] = numbers
+    latest = {kind: name for _, kind, name in sorted(_numbered([*_latest(session), *names]))}
+    if latest:
+        _kept(session)[_LATEST] = [*latest.values()]
 
 
-def _numbered(names: Iterable[str]) -> Iterator[tuple[str, int]]:
-    matches = (_NUMBERED.fullmatch(name) for name in names if isinstance(name, str))
-    return ((match[1], int(match[2])) for match in matches if match)
+def _numbered(names: Iterable[str]) -> Iterable[tuple[int, str, str]]:
+    return [(int(found[2]), found[1], found[0]) for found in map(_NUMBERED.fullmatch, names) if found]
+
+
+def _latest(session: Any) -> list[str]:
+    return list(_kept(session).get(_LATEST, ()))
 
 
 def _kept(session: Any) -> dict[str, Any]:
-    numbers = _flow_context(session).get(_NUMBERS)
-    return numbers if isinstance(numbers, dict) else {}
-
-
-def _flow_context(session: Any) -> dict[str, Any]:
     """Return what ADK's flow keeps of executions; something that nobody keeps where the flow keeps nothing."""
     state = getattr(session, "state", None)
     context = state.get(_CONTEXT) if isinstance(state, dict) else None
