@@ -41,6 +41,9 @@ _RESERVED_BYTES: Final = 150 * 1024 * 1024
 EPHEMERAL_STORAGE: Final = "256Mi"
 """Disk of a sandbox unless it is told otherwise; only the container's log and the mounted request use any."""
 
+RESULT_CHARACTERS: Final = 30_000
+"""What a model is shown of one execution unless it is told otherwise: some 10,000 tokens."""
+
 _CEILINGS: Final = {"cpu_limit": "cpu", "mem_limit": "memory", "timeout_seconds": "timeout_seconds"}
 """Which of a contract's ceilings bounds which setting."""
 
@@ -135,6 +138,11 @@ class ExecutorConfig(BaseModel):
     """Disk of a sandbox, a Kubernetes quantity; its log and the mounted request use it."""
     limits: Limits = Limits()
     """Bounds inside the sandbox."""
+    result_characters: Annotated[int, Field(strict=True, ge=4000, le=10_000_000)] = RESULT_CHARACTERS
+    """What the model is shown of one execution at the most, in characters: both streams, their beginning and end, and
+    what became of files. All that ``limits`` keeps is in the outcome."""
+    keep_output: Annotated[bool, Field(strict=True)] = False
+    """Whether output that the model is not shown in full is saved as artifacts, ``stdout_1.txt`` and ``stderr_1.txt``."""
 
     _contract: Contract | None = PrivateAttr(default=None)
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,12 @@ import pytest
 from google.adk.agents import LlmAgent
 from google.adk.apps import App
 from google.adk.code_executors.code_execution_utils import CodeExecutionInput
-from google.adk.models.base_llm import BaseLlm
-from google.adk.models.llm_request import LlmRequest
-from google.adk.models.llm_response import LlmResponse
 from google.adk.runners import InMemoryRunner
 from google.genai import types
 
 from adk_gke_sandbox import CancelPlugin, GkeCodeExecutor
 from adk_gke_sandbox.contract import Contract
+from tests.scripted_model import ScriptedModel
 
 pytestmark = [
     pytest.mark.cluster,
@@ -35,21 +33,6 @@ pytestmark = [
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ANSWER = "```python\nprint(6 * 7)\n```"
 SLEEP = "```python\nprint('on', flush=True)\nimport time; time.sleep(600)\n```"
-
-
-class ScriptedModel(BaseLlm):
-    """Replies in turn, one per execution that it has seen the result of."""
-
-    model: str = "scripted"
-    replies: list[str]
-
-    async def generate_content_async(
-        self, llm_request: LlmRequest, stream: bool = False
-    ) -> AsyncGenerator[LlmResponse, None]:
-        seen = [part.text or "" for content in llm_request.contents for part in content.parts or []]
-        turn = sum(text.startswith("```tool_output") for text in seen)
-        text = self.replies[min(turn, len(self.replies) - 1)]
-        yield LlmResponse(content=types.Content(role="model", parts=[types.Part(text=text)]))
 
 
 @pytest.fixture
