@@ -130,10 +130,12 @@ def _kubeconfig(layout: Layout, given: argparse.Namespace) -> int:
 def _stack(layout: Layout, given: argparse.Namespace) -> int:
     _require_cluster(layout)
     if given.action == "up":
-        stack.up(layout, report=_report)
+        stack.publish(layout, stack.up(layout, report=_report))
+        _report(f"contract and the agents' kubeconfig: {layout.state}")
     elif given.action == "preview":
         stack.preview(layout, report=_report)
     elif given.action == "destroy":
+        layout.contract.unlink(missing_ok=True)
         stack.destroy(layout, report=_report)
     else:
         print(json.dumps(stack.output(layout), indent=2))
