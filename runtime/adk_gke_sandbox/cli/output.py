@@ -74,7 +74,42 @@ class Stream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if escaped else None
         self._held = ""
 
-    def prepare(folder: Path) -> None:
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """Write bytes; ``last`` is for those after which nothing comes."""
+        if self._target is None:
+            return
+        if self._decoder:
+            text = self._held + self._decoder.decode(data, last)
+            # It may be the first half of a line's end.
+            self._held = "\r" if text.endswith("\r") and not last else ""
+            data = without_control(text.removesuffix(self._held)).encode()
+        try:
+            self._target.write(data)
+            self._target.flush()
+        except OSError as error:
+            self.fault = "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
+            close(self._target)
+            self._target = None
+
+
+def close(stream: IO[Any]) -> None:
+    """Lead a stream that cannot be written to nowhere: its buffer is written again when the process ends."""
+    # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def without_control(text: str) -> str:
+    """Return text in which everything that steers a terminal is written as an escape, the bell as ``x07``."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _STEERING and character not in _PLAIN
+        else character
+        for character in text.replace("\r\n", "\n")
+    )
+
+
+def prepare(folder: Path) -> None:
     """Make the folder of output files, and see that a file can be made in it.
 
     Raises:
