@@ -11,8 +11,18 @@ if TYPE_CHECKING:
     from adk_gke_sandbox.config import ExecutorConfig
     from adk_gke_sandbox.contract import Contract
     from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
-    from adk_gke_sandbox.execution import File, Limits, Outcome, Reason
-    from adk_gke_sandbox.sandbox import Sandbox
+    from adk_gke_sandbox.execution import (
+        Ended,
+        Event,
+        ExecutionFailed,
+        File,
+        Limits,
+        Outcome,
+        Output,
+        Reason,
+        Started,
+    )
+    from adk_gke_sandbox.sandbox import RunOptions, Sandbox
     from adk_gke_sandbox.values import SecretKey
 
 _HOMES = ("errors", "contract", "values", "execution", "config", "sandbox", "adk.plugin", "adk.executor")
@@ -24,15 +34,21 @@ __all__ = [
     "ConfigError",
     "Contract",
     "ContractError",
+    "Ended",
+    "Event",
+    "ExecutionFailed",
     "ExecutorConfig",
     "File",
     "GkeCodeExecutor",
     "Limits",
     "Outcome",
+    "Output",
     "Reason",
+    "RunOptions",
     "Sandbox",
     "SandboxError",
     "SecretKey",
+    "Started",
 ]
 
 

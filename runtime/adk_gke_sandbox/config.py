@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError, model_validator
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, 
 from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Limits, Request
+from adk_gke_sandbox.protocol import name_fault
 from adk_gke_sandbox.values import (
     ReadOnly,
     SecretKey,
@@ -42,6 +43,9 @@ EPHEMERAL_STORAGE: Final = "256Mi"
 
 _CEILINGS: Final = {"cpu_limit": "cpu", "mem_limit": "memory", "timeout_seconds": "timeout_seconds"}
 """Which of a contract's ceilings bounds which setting."""
+
+_PROGRAM: Final = "main.py"
+"""The program's own file in the working directory."""
 
 _SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 """https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/#directly-accessing-the-rest-api."""
@@ -251,8 +255,8 @@ class ExecutorConfig(BaseModel):
         self,
         code: str,
         *,
-        files: tuple[File, ...] = (),
-        argv: tuple[str, ...] = (),
+        files: Iterable[File] = (),
+        argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         first_figure: int = 1,
@@ -263,14 +267,24 @@ class ExecutorConfig(BaseModel):
         the whole sandbox is killed. What comes from a Secret is not in the request: the container has it.
 
         Raises:
-            ConfigError: ``env`` has what cannot be a variable, or a ``SecretKey``.
+            ConfigError: a program or an argument that is no text, files that cannot lie in the working directory
+                together, limits that are none, or an ``env`` with what cannot be a variable or with a ``SecretKey``.
         """
+        if not isinstance(code, str) or isinstance(argv, str) or not all(isinstance(text, str) for text in argv):
+            raise ConfigError("the program or an argument of it is no text", 'Give strings: argv=("--fast", "3")')
+        if not isinstance(limits, Limits | None):
+            raise ConfigError(f"limits={limits!r} are none", "Write for example Limits(processes=100)")
+        inputs = _check_files(files)
+        size = sum(len(file.content) for file in inputs)
+        if size > self.scratch_bytes:
+            cause = f"the input files are {size} bytes, and the working directory has room for {self.scratch_bytes}"
+            raise ConfigError(cause, "Send less, or raise scratch_limit or mem_limit")
         own = check_env(env or {})
         refuse_secrets(own, " for one execution alone", "Give it to the executor, whose env goes into the pod")
         return Request(
             code=code,
-            files=files,
-            argv=argv,
+            files=inputs,
+            argv=tuple(argv),
             env={name: value for name, value in {**self.env, **own}.items() if isinstance(value, str)},
             limits=self.limits if limits is None else limits,
             timeout_seconds=self.timeout_seconds,
@@ -313,3 +327,30 @@ class ExecutorConfig(BaseModel):
 
 def _number(value: str | float, setting: str) -> Decimal:
     return quantity(value, setting=setting) if isinstance(value, str) else Decimal(value)
+
+
+def _check_files(files: Iterable[File]) -> tuple[File, ...]:
+    """Return input files that can lie in the working directory together, beside the program.
+
+    Raises:
+        ConfigError: a name that is no path below it, or names that exclude each other.
+    """
+    found = tuple(files)
+    names = {_PROGRAM}
+    for file in found:
+        if not (isinstance(file, File) and isinstance(file.name, str) and isinstance(file.content, bytes)):
+            remedy = 'Write files={"data.csv": b"..."}, or File(name="data.csv", content=b"...")'
+            raise ConfigError("files has an entry that is not a name with bytes", remedy)
+        if fault := name_fault(file.name):
+            cause = f"the input file {file.name[:300]!r} cannot be written: {fault}"
+            raise ConfigError(cause, "Rename it; a folder is separated by '/'")
+        if file.name == _PROGRAM:
+            raise ConfigError(f"the input file {_PROGRAM!r} would replace the program, which has this name", "Rename it")
+        if file.name in names:
+            raise ConfigError(f"two input files are called {file.name!r}", "Give each a name of its own")
+        names.add(file.name)
+    for name in sorted(names):
+        for folder in map(str, PurePosixPath(name).parents):
+            if folder in names:
+                raise ConfigError(f"{folder!r} is a file, and the folder of the input file {name!r}", "Rename one of them")
+    return found

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, Self
 
-from adk_gke_sandbox.errors import ConfigError
+from adk_gke_sandbox.errors import ConfigError, SandboxError
 
 
 class Reason(StrEnum):
@@ -57,6 +57,12 @@ CODE_REASONS = frozenset(
 )
 """Reasons that tell something about the program; all others tell about the infrastructure or the caller."""
 
+CALLER_REASONS = frozenset({Reason.ABORTED, Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE})
+"""Reasons that are the caller's: what it wanted, or its mistake. Nobody is to be called for them."""
+
+MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
+"""How a failure begins, by whether it tells something about the program."""
+
 
 JOB_REPLY_BYTES: Final = 8 * 1024 * 1024
 """Bytes of a reply in a container's log: the kubelet rotates it at 10 MiB, and only its newest part can be read."""
@@ -87,9 +93,10 @@ class Limits:
     """Bytes over both streams after which the program is killed."""
     file_count: int = _bounded(50, 0, 10_000)
     """Output files returned at the most."""
-    # At the most what the client keeps of a reply.
-    file_bytes: int = _bounded(5 * 1024 * 1024, 0, 64 * 1024 * 1024)
-    """Bytes of all returned output files together."""
+    # Above what a reply can carry it would promise what never arrives.
+    file_bytes: int = _bounded(5 * 1024 * 1024, 0, JOB_REPLY_BYTES)
+    """Bytes of all returned output files together. A reply has room for 8 MiB in all, and files take 4/3 of their
+    size in it: some 5.7 MiB come back if the program prints little."""
     processes: int = _bounded(64, 0, 2**20)
     """RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox."""
     # The interpreter's own are some ten; above 2**20 no kernel goes unless it is told to.
@@ -110,13 +117,22 @@ class Limits:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class File:
-    """A file that goes into an execution or comes out of it."""
+    """A file that goes into an execution or comes out of it.
+
+    Attributes:
+        name: Relative path below the working directory, with ``/``.
+        content: The bytes.
+        mime_type: Guessed from the name where the file is an output.
+    """
 
     name: str
     content: bytes
     mime_type: str = "application/octet-stream"
+
+    def __repr__(self) -> str:
+        return f"<File {self.name!r}: {len(self.content)} bytes, {self.mime_type}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +190,7 @@ class Timings:
         return self.submit + self.schedule + self.start + self.run + self.collect + self.delete
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Outcome:
     """What came of an execution.
 
@@ -219,3 +235,103 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     launch: str = "cold"
     timings: Timings = Timings()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the program ended with exit code 0, and all of its reply has arrived."""
+        return self.reason is Reason.COMPLETED
+
+    @property
+    def text(self) -> str:
+        """Standard output as text; what is no UTF-8 is replaced by U+FFFD."""
+        return self.stdout.decode("utf-8", "replace")
+
+    def check(self) -> Self:
+        """Return this outcome if it is a success.
+
+        Raises:
+            ExecutionFailed: it is none.
+        """
+        if not self.ok:
+            raise ExecutionFailed(self)
+        return self
+
+    def __repr__(self) -> str:
+        ended = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        parts = [self.reason.value if self.exit_code is None else f"{self.reason.value}, {ended}"]
+        for stream, data in (("stdout", self.stdout), ("stderr", self.stderr)):
+            first = data[:80].partition(b"\n")[0].decode("utf-8", "replace")
+            parts += [f"{stream} {len(data)} bytes {first!r}"] if data else []
+        parts += [f"files {', '.join(file.name for file in self.files)!r}"] if self.files else []
+        parts += [f"{len(self.files_left_out)} left out"] if self.files_left_out else []
+        return f"<Outcome {self.name}: {'; '.join(filter(None, [*parts, self.message]))}>"
+
+
+class ExecutionFailed(SandboxError):
+    """An outcome that is no success; raised by ``Outcome.check`` alone.
+
+    Attributes:
+        outcome: The outcome, with whatever output there is.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(failure_line(outcome))
+        self.outcome = outcome
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Outcome]]:
+        # By default the message would be given in place of the outcome.
+        return type(self), (self.outcome,)
+
+
+def failure_line(outcome: Outcome) -> str:
+    """Return the line that says why an execution did not complete, for a model or a person to act on."""
+    marker = MARKERS[outcome.reason in CODE_REASONS]
+    if outcome.reason is Reason.ERROR:
+        cause = f"killed by {outcome.signal}" if outcome.signal else f"exit code {outcome.exit_code}"
+        cause += f": {outcome.message}" if outcome.message else ""
+    else:
+        cause = outcome.message or "no detail"
+    return f"{marker}: {outcome.reason.value}: {cause}"
+
+
+# What is told of an execution while it goes on.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The program has begun; told once, before any output, unless the sandbox never said so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What the program has written to one of its streams.
+
+    Attributes:
+        stream: ``stdout`` or ``stderr``.
+        data: The bytes. The runner cuts UTF-8 between characters wherever it can.
+        skipped: Bytes before them that were cut out of the middle.
+    """
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+    skipped: int = 0
+
+    @property
+    def text(self) -> str:
+        """The bytes as text; what is no UTF-8 is replaced by U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The execution is over and cleaned up; always the last event.
+
+    Attributes:
+        outcome: What came of it, with all output and files.
+    """
+
+    outcome: Outcome
+
+
+Event = Started | Output | Ended
+"""What ``Sandbox.stream`` tells of an execution."""

@@ -14,9 +14,11 @@ import secrets
 import unicodedata
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
+from adk_gke_sandbox import execution
 from adk_gke_sandbox.decoder import UNPRINTABLE, Decoder, End, Exit, FilePart, Frame, Output, Ready, visible
 from adk_gke_sandbox.execution import CODE_REASONS, JOB_REPLY_BYTES, File, Outcome, Reason, Request
 
@@ -81,6 +83,8 @@ class Transcript:
         nonce: The request's.
         file_count: Output files that it keeps at the most.
         reply_bytes: Bytes of output and files that it keeps at the most.
+        tell: Called for each frame once the program may have run: with the frame's number, by which a reply that is
+            read again is known, and with the output that the frame brought.
 
     Attributes:
         started: Whether the program may have run.
@@ -88,11 +92,19 @@ class Transcript:
         kept_bytes: Bytes of output and files so far.
     """
 
-    def __init__(self, nonce: str, *, file_count: int = 50, reply_bytes: int = JOB_REPLY_BYTES) -> None:
+    def __init__(
+        self,
+        nonce: str,
+        *,
+        file_count: int = 50,
+        reply_bytes: int = JOB_REPLY_BYTES,
+        tell: Callable[[int, execution.Output | None], None] = lambda *_: None,
+    ) -> None:
         self.started = False
         self.kernel = ""
         self.kept_bytes = 0
         self._reply_bytes = reply_bytes
+        self._tell = tell
         self._decoder = Decoder(nonce)
         self._next = 0
         self._missing = 0
@@ -132,11 +144,12 @@ class Transcript:
                 self._take(frame)
 
     def _take(self, frame: Frame) -> None:
+        output = None
         match frame:
             case Ready():
                 self.kernel = frame.kernel
             case Output():
-                self._take_output(frame)
+                output = self._take_output(frame)
             case FilePart():
                 self._take_file(frame)
             case Exit() | End():
@@ -146,8 +159,10 @@ class Transcript:
             self.started |= frame.started or frame.exit_code is not None
         else:
             self.started |= not isinstance(frame, Ready)
+        if self.started:
+            self._tell(frame.number, output)
 
-    def _take_output(self, frame: Output) -> None:
+    def _take_output(self, frame: Output) -> execution.Output:
         stream = self._streams[frame.kind]
         if frame.skipped and not self._dropped[frame.kind]:
             # The runner cuts once.
@@ -156,6 +171,7 @@ class Transcript:
         data = self._kept(frame.data)
         self._received[frame.kind] += len(data)
         stream += data
+        return execution.Output(stream="stdout" if frame.kind == "out" else "stderr", data=data, skipped=frame.skipped)
 
     def _take_file(self, frame: FilePart) -> None:
         """Add to the file that is arriving; the runner sends one after the other."""

@@ -1,26 +1,56 @@
-"""Executions on the best path there is; the public interface under ``adk`` and ``cli``."""
+"""Executions on the best path there is; the public interface under ``adk`` and ``cli``, and for programs.
+
+    with Sandbox.from_contract() as sandbox:
+        print(sandbox.run("print(1 + 1)").check().text)
+        for event in sandbox.stream("print('soon')"):
+            ...
+
+``run`` is the one way to run a program. ``stream``, ``astream`` and ``arun`` call it in a thread and pass its events on.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import replace
-from typing import Any, Final
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Self, TypedDict, Unpack
 
 from adk_gke_sandbox import telemetry
 from adk_gke_sandbox.cluster import api, diagnosis
 from adk_gke_sandbox.cluster.manifests import Tags
 from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import CODE_REASONS, File, Limits, Outcome, Reason, Request
+from adk_gke_sandbox.execution import MARKERS as MARKERS
+from adk_gke_sandbox.execution import Ended, Event, File, Limits, Outcome, Output, Reason, Request, Started
+from adk_gke_sandbox.execution import failure_line as failure_line
 from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted
 from adk_gke_sandbox.values import check_name
 
-MARKERS: Final[Mapping[bool, str]] = {True: "your code failed", False: "the sandbox could not run your code"}
-"""How a failure begins, by whether it tells something about the program."""
+Files = Iterable[File] | Mapping[str, bytes | str | Path]
+"""Input files: ``File`` values, or names with bytes, with text, or with the path of a file to read."""
+
+
+class RunOptions(TypedDict, total=False):
+    """The keyword arguments that ``Sandbox.run`` has in common with ``arun``, ``stream`` and ``astream``."""
+
+    files: Files
+    argv: Sequence[str]
+    env: Mapping[str, str] | None
+    limits: Limits | None
+    first_figure: int
+    name: str | None
+    labels: Mapping[str, str] | None
+    invocation_id: str
+    aborted: Callable[[], bool]
 
 
 def new_name() -> str:
@@ -31,7 +61,8 @@ def new_name() -> str:
 class Sandbox:
     """Runs programs under one configuration. Thread-safe; connects at the first execution.
 
-    Copies and pickles carry the configuration and connect anew.
+    Copies and pickles carry the configuration and connect anew. As a context manager, also an asynchronous one, it
+    closes its idle connections in the end.
     """
 
     def __init__(self, config: ExecutorConfig, *, clock: Clock | None = None) -> None:
@@ -46,6 +77,32 @@ class Sandbox:
         self._lock = threading.Lock()
         self._cluster: api.Cluster | None = None
 
+    @classmethod
+    def from_contract(cls, contract: str | Path | Contract | Mapping[str, Any] | None = None, **settings: Any) -> Self:
+        """Return a sandbox for the stack that a contract describes; see ``ExecutorConfig.from_contract``.
+
+        Args:
+            contract: A path, a document or a contract; found by itself when ``None``.
+            **settings: Settings that differ.
+
+        Raises:
+            ContractError: the contract cannot be read.
+            ConfigError: an unknown setting, one above a ceiling, or a value that cannot work.
+        """
+        return cls(ExecutorConfig.from_contract(contract, **settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
     def __getstate__(self) -> dict[str, Any]:
         return {"config": self.config}
 
@@ -56,8 +113,8 @@ class Sandbox:
         self,
         code: str,
         *,
-        files: tuple[File, ...] = (),
-        argv: tuple[str, ...] = (),
+        files: Files = (),
+        argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         first_figure: int = 1,
@@ -65,12 +122,13 @@ class Sandbox:
         labels: Mapping[str, str] | None = None,
         invocation_id: str = "",
         aborted: Callable[[], bool] = lambda: False,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> Outcome:
         """Run a program and return what came of it; trouble with the cluster is an outcome, too.
 
         Args:
             code: The program, run as ``python main.py``.
-            files: Written to the working directory first.
+            files: Written to the working directory first; ``{"data.csv": b"a,b", "table.xlsx": Path("q3.xlsx")}``.
             argv: Arguments of the program.
             env: Environment variables of the program, beside those of the configuration.
             limits: Bounds inside the sandbox in place of the configuration's.
@@ -79,12 +137,14 @@ class Sandbox:
             labels: Labels of all objects, beside those of the configuration.
             invocation_id: ADK's invocation, for the annotations of Job and pod, the span and the log record.
             aborted: Asked every 0.2 s; true ends the execution.
+            on_event: Told of ``Started`` and of each ``Output`` as it arrives; the outcome is what is returned. Must
+                not block. ``stream`` is the same as a loop.
 
         Raises:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
         request = self.config.request(
-            code, files=files, argv=argv, env=env or {}, limits=limits, first_figure=first_figure
+            code, files=_files(files), argv=argv, env=env or {}, limits=limits, first_figure=first_figure
         )
         tags = Tags(labels=self.config.labels_with(labels), invocation_id=invocation_id)
         attempt = Attempt(
@@ -93,12 +153,126 @@ class Sandbox:
             aborted=aborted,
             clock=self._clock,
         )
-        outcome = self._run(request, attempt, new_name() if name is None else check_name(name), tags)
+        outcome = self._run(request, attempt, new_name() if name is None else check_name(name), tags, on_event)
         outcome = replace(outcome, warnings=self.config.warnings)
         telemetry.record(outcome, self.config, ended_ns=time.time_ns(), invocation_id=invocation_id)
         return outcome
 
-    def _run(self, request: Request, attempt: Attempt, name: str, tags: Tags) -> Outcome:
+    def stream(self, code: str, **options: Unpack[RunOptions]) -> Generator[Event, None, None]:
+        """Run a program and yield what happens: ``Started``, each ``Output`` as it arrives, and last ``Ended``.
+
+        No event is told twice, whatever had to be read again. Events wait for a slow loop; the program does not. To
+        leave the loop, or to close the generator, aborts the execution and waits for its cleanup.
+
+        Args:
+            code: The program, run as ``python main.py``.
+            **options: As for ``run``.
+
+        Raises:
+            ConfigError: an argument that cannot work; by the first step of the loop.
+        """
+        events: SimpleQueue[Event | BaseException] = SimpleQueue()
+        given_up = self._begin(code, options, events.put)
+        over = False
+        try:
+            while not over:
+                event = events.get()
+                over = _is_last(event)
+                yield _event(event)
+        finally:
+            given_up.set()
+            while not over:
+                over = _is_last(events.get())
+
+    async def astream(self, code: str, **options: Unpack[RunOptions]) -> AsyncGenerator[Event, None]:
+        """Do what ``stream`` does in an event loop of asyncio; ``contextlib.aclosing`` waits for the cleanup.
+
+        Args:
+            code: The program, run as ``python main.py``.
+            **options: As for ``run``.
+
+        Raises:
+            ConfigError: an argument that cannot work; by the first step of the loop.
+        """
+        events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def put(event: Event | BaseException) -> None:
+            # A loop that is closed has nobody who waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        given_up = self._begin(code, options, put)
+        over = False
+        try:
+            while not over:
+                event = await events.get()
+                over = _is_last(event)
+                yield _event(event)
+        finally:
+            given_up.set()
+            while not over:
+                over = _is_last(await events.get())
+
+    async def arun(self, code: str, **options: Unpack[RunOptions]) -> Outcome:
+        """Do what ``run`` does in an event loop of asyncio.
+
+        A task that is cancelled here aborts the execution, and waits for its cleanup before it ends.
+
+        Args:
+            code: The program, run as ``python main.py``.
+            **options: As for ``run``.
+
+        Raises:
+            ConfigError: an argument that cannot work. Nothing has been run then.
+        """
+        async for event in self.astream(code, **options):
+            if isinstance(event, Ended):
+                outcome = event.outcome
+        return outcome
+
+    def refused(self, error: ConfigError, *, name: str, invocation_id: str = "") -> Outcome:
+        """Return as an outcome what ``run`` has raised, and count it: for callers that show all failures alike.
+
+        Args:
+            error: What was raised.
+            name: Name of the execution that has not begun.
+            invocation_id: As for ``run``.
+        """
+        outcome = Outcome(name=name, reason=Reason.INVALID_REQUEST, message=str(error))
+        telemetry.record(outcome, self.config, ended_ns=time.time_ns(), invocation_id=invocation_id)
+        return outcome
+
+    def _begin(
+        self, code: str, options: RunOptions, put: Callable[[Event | BaseException], None]
+    ) -> threading.Event:
+        """Begin to run a program in a thread, and return the flag that aborts it.
+
+        Args:
+            code: The program.
+            options: As for ``run``.
+            put: Gets each event; the last is an ``Ended`` or what ``run`` has raised.
+        """
+        given_up = threading.Event()
+        aborted = options.get("aborted", lambda: False)
+        all_options: RunOptions = {**options, "aborted": lambda: given_up.is_set() or aborted()}
+
+        def work() -> None:
+            last: Event | BaseException
+            try:
+                last = Ended(outcome=self.run(code, **all_options, on_event=put))
+            except BaseException as error:
+                last = error
+            put(last)
+
+        # In the caller's context, which has its span.
+        target = copy_context().run
+        threading.Thread(target=target, args=(work,), name="adk-gke-sandbox-run", daemon=True).start()
+        return given_up
+
+    def _run(
+        self, request: Request, attempt: Attempt, name: str, tags: Tags, on_event: Callable[[Event], None]
+    ) -> Outcome:
         try:
             # The first connection may run the plugin that the kubeconfig names.
             cluster = attempt.interruptible(self._connected)
@@ -108,7 +282,7 @@ class Sandbox:
             waited = self.config.schedule_timeout_seconds
             found = diagnosis.aborted() if interruption.aborted else diagnosis.no_credentials(waited)
             return Outcome(name=name, reason=found.reason, message=found.message)
-        return job.run(cluster, self.config, request, attempt, name=name, tags=tags)
+        return job.run(cluster, self.config, request, attempt, name=name, tags=tags, on_event=on_event)
 
     def _connected(self) -> api.Cluster:
         if (found := self._cluster) is None:
@@ -125,12 +299,26 @@ class Sandbox:
             found.close()
 
 
-def failure_line(outcome: Outcome) -> str:
-    """Return the line that says why an execution did not complete, for a model or a person to act on."""
-    marker = MARKERS[outcome.reason in CODE_REASONS]
-    if outcome.reason is Reason.ERROR:
-        cause = f"killed by {outcome.signal}" if outcome.signal else f"exit code {outcome.exit_code}"
-        cause += f": {outcome.message}" if outcome.message else ""
-    else:
-        cause = outcome.message or "no detail"
-    return f"{marker}: {outcome.reason.value}: {cause}"
+def _is_last(event: Event | BaseException) -> bool:
+    return not isinstance(event, Started | Output)
+
+
+def _event(event: Event | BaseException) -> Event:
+    if isinstance(event, BaseException):
+        raise event
+    return event
+
+
+def _files(given: Files) -> tuple[File, ...]:
+    if not isinstance(given, Mapping):
+        return tuple(given)
+    return tuple(File(name=name, content=_content(content)) for name, content in given.items())
+
+
+def _content(given: bytes | str | Path) -> bytes:
+    if isinstance(given, Path):
+        try:
+            return given.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read {given}: {error.strerror}", "Name a file that exists") from error
+    return given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given
