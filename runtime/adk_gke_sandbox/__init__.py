@@ -11,17 +11,7 @@ if TYPE_CHECKING:
     from adk_gke_sandbox.config import ExecutorConfig
     from adk_gke_sandbox.contract import Contract
     from adk_gke_sandbox.errors import ClusterError, ConfigError, ContractError, SandboxError
-    from adk_gke_sandbox.execution import (
-        Ended,
-        Event,
-        ExecutionFailed,
-        File,
-        Limits,
-        Outcome,
-        Output,
-        Reason,
-        Started,
-    )
+    from adk_gke_sandbox.execution import Ended, Event, ExecutionFailed, File, Limits, Outcome, Output, Reason, Started
     from adk_gke_sandbox.sandbox import RunOptions, Sandbox
     from adk_gke_sandbox.values import SecretKey
 

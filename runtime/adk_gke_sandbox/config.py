@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, 
 
 from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import File, Limits, Request
+from adk_gke_sandbox.execution import File, Files, Limits, Request
 from adk_gke_sandbox.protocol import name_fault
 from adk_gke_sandbox.values import (
     ReadOnly,
@@ -255,7 +255,7 @@ class ExecutorConfig(BaseModel):
         self,
         code: str,
         *,
-        files: Iterable[File] = (),
+        files: Files = (),
         argv: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
@@ -268,12 +268,10 @@ class ExecutorConfig(BaseModel):
 
         Raises:
             ConfigError: a program or an argument that is no text, files that cannot lie in the working directory
-                together, limits that are none, or an ``env`` with what cannot be a variable or with a ``SecretKey``.
+                together, or an ``env`` with what cannot be a variable or with a ``SecretKey``.
         """
         if not isinstance(code, str) or isinstance(argv, str) or not all(isinstance(text, str) for text in argv):
             raise ConfigError("the program or an argument of it is no text", 'Give strings: argv=("--fast", "3")')
-        if not isinstance(limits, Limits | None):
-            raise ConfigError(f"limits={limits!r} are none", "Write for example Limits(processes=100)")
         inputs = _check_files(files)
         size = sum(len(file.content) for file in inputs)
         if size > self.scratch_bytes:
@@ -329,28 +327,29 @@ def _number(value: str | float, setting: str) -> Decimal:
     return quantity(value, setting=setting) if isinstance(value, str) else Decimal(value)
 
 
-def _check_files(files: Iterable[File]) -> tuple[File, ...]:
+def _check_files(files: Files) -> tuple[File, ...]:
     """Return input files that can lie in the working directory together, beside the program.
 
     Raises:
         ConfigError: a name that is no path below it, or names that exclude each other.
     """
+    if isinstance(files, Mapping):
+        files = [
+            File(name=name, content=given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given)
+            for name, given in files.items()
+        ]
     found = tuple(files)
-    names = {_PROGRAM}
+    taken = {_PROGRAM: "the program has this name"}
     for file in found:
         if not (isinstance(file, File) and isinstance(file.name, str) and isinstance(file.content, bytes)):
-            remedy = 'Write files={"data.csv": b"..."}, or File(name="data.csv", content=b"...")'
-            raise ConfigError("files has an entry that is not a name with bytes", remedy)
-        if fault := name_fault(file.name):
+            raise ConfigError("files has an entry that is not a name with bytes", 'Write files={"data.csv": b"..."}')
+        if fault := name_fault(file.name) or taken.get(file.name):
             cause = f"the input file {file.name[:300]!r} cannot be written: {fault}"
-            raise ConfigError(cause, "Rename it; a folder is separated by '/'")
-        if file.name == _PROGRAM:
-            raise ConfigError(f"the input file {_PROGRAM!r} would replace the program, which has this name", "Rename it")
-        if file.name in names:
-            raise ConfigError(f"two input files are called {file.name!r}", "Give each a name of its own")
-        names.add(file.name)
-    for name in sorted(names):
-        for folder in map(str, PurePosixPath(name).parents):
-            if folder in names:
-                raise ConfigError(f"{folder!r} is a file, and the folder of the input file {name!r}", "Rename one of them")
+            raise ConfigError(cause, "Give it another name: a relative path, with '/' between folders")
+        taken[file.name] = "another input file has this name"
+    for name in taken:
+        if clash := taken.keys() & set(map(str, PurePosixPath(name).parents)):
+            raise ConfigError(
+                f"{clash.pop()!r} is a file, and the folder of the input file {name!r}", "Rename one of them"
+            )
     return found

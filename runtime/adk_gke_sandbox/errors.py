@@ -1,8 +1,9 @@
-"""The errors this package raises, and nothing else.
+"""The errors this package raises, and nothing else; docs/python.md says what raises which.
 
     SandboxError                  message and remedy; the base of everything raised here
-    ├── ConfigError(ValueError)   a bad value, at construction
+    ├── ConfigError(ValueError)   a bad value: of a setting, or of one execution before anything is sent
     ├── ContractError             an unreadable contract, an unknown key or version
+    ├── ExecutionFailed           an outcome that is no success, by Outcome.check (in ``execution``, which it knows)
     └── ClusterError              verb, object and HTTP status of a call that the cluster refused
         ├── Unauthorized          401: the credentials are not accepted
         ├── Forbidden             403: a permission, a quota or an admission rule
@@ -17,6 +18,9 @@ an ``Outcome`` with a ``Reason``.
 """
 
 from __future__ import annotations
+
+import re
+from typing import Final
 
 
 class SandboxError(Exception):
@@ -37,7 +41,7 @@ class SandboxError(Exception):
 
 
 class ConfigError(SandboxError, ValueError):
-    """A setting that cannot work; raised when it is given, never later."""
+    """A setting that cannot work, or a file or an argument of one execution; raised when it is given, never later."""
 
 
 class ContractError(SandboxError):
@@ -69,6 +73,15 @@ class ClusterError(SandboxError):
         self.target = target
         self.status = status
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def too_large(self) -> bool:
+        """Whether an object, or the call with it, has more bytes than the server, its storage or a proxy takes."""
+        return self.status == 413 or bool(_TOO_LARGE.search(self.message))
+
+
+_TOO_LARGE: Final = re.compile(r"request is too large|larger than max|Too long: .* \d{6,} bytes")
+"""What etcd, its client and the API server's own checks say."""
 
 
 class Unauthorized(ClusterError):

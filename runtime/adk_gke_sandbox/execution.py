@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
@@ -96,7 +96,7 @@ class Limits:
     # Above what a reply can carry it would promise what never arrives.
     file_bytes: int = _bounded(5 * 1024 * 1024, 0, JOB_REPLY_BYTES)
     """Bytes of all returned output files together. A reply has room for 8 MiB in all, and files take 4/3 of their
-    size in it: some 5.7 MiB come back if the program prints little."""
+    size in it: some 5.5 MiB come back if the program prints little."""
     processes: int = _bounded(64, 0, 2**20)
     """RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox."""
     # The interpreter's own are some ten; above 2**20 no kernel goes unless it is told to.
@@ -133,6 +133,10 @@ class File:
 
     def __repr__(self) -> str:
         return f"<File {self.name!r}: {len(self.content)} bytes, {self.mime_type}>"
+
+
+Files = Iterable[File] | Mapping[str, bytes | str]
+"""Input files: ``File`` values, or names with bytes or text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,14 +261,10 @@ class Outcome:
         return self
 
     def __repr__(self) -> str:
-        ended = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
-        parts = [self.reason.value if self.exit_code is None else f"{self.reason.value}, {ended}"]
-        for stream, data in (("stdout", self.stdout), ("stderr", self.stderr)):
-            first = data[:80].partition(b"\n")[0].decode("utf-8", "replace")
-            parts += [f"{stream} {len(data)} bytes {first!r}"] if data else []
-        parts += [f"files {', '.join(file.name for file in self.files)!r}"] if self.files else []
-        parts += [f"{len(self.files_left_out)} left out"] if self.files_left_out else []
-        return f"<Outcome {self.name}: {'; '.join(filter(None, [*parts, self.message]))}>"
+        ended = self.reason.value if self.ok else failure_line(self)
+        first = self.stdout[:80].decode("utf-8", "replace").partition("\n")[0]
+        sizes = f"stdout {len(self.stdout)} bytes {first!r}, stderr {len(self.stderr)} bytes, {len(self.files)} files"
+        return f"<Outcome {self.name}: {ended}; {sizes}>"
 
 
 class ExecutionFailed(SandboxError):
@@ -276,11 +276,9 @@ class ExecutionFailed(SandboxError):
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(failure_line(outcome))
+        # What copies and pickles are made of.
+        self.args = (outcome,)
         self.outcome = outcome
-
-    def __reduce__(self) -> tuple[type[Self], tuple[Outcome]]:
-        # By default the message would be given in place of the outcome.
-        return type(self), (self.outcome,)
 
 
 def failure_line(outcome: Outcome) -> str:

@@ -14,7 +14,6 @@ import secrets
 import unicodedata
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
@@ -26,8 +25,8 @@ VERSION: Final = 2
 """Of the request document and the frames."""
 
 NAME_BYTES: Final = 255
-PATH_BYTES: Final = 4096
-"""The longest name of a file or folder on Linux (NAME_MAX), and the longest path (PATH_MAX)."""
+PATH_BYTES: Final = 4095
+"""The longest name of a file or folder on Linux (NAME_MAX), and the longest path (PATH_MAX counts its final NUL)."""
 
 REFUSED_MAX: Final = 50
 """Files refused here that are named; the others are counted."""
@@ -83,8 +82,6 @@ class Transcript:
         nonce: The request's.
         file_count: Output files that it keeps at the most.
         reply_bytes: Bytes of output and files that it keeps at the most.
-        tell: Called for each frame once the program may have run: with the frame's number, by which a reply that is
-            read again is known, and with the output that the frame brought.
 
     Attributes:
         started: Whether the program may have run.
@@ -92,19 +89,11 @@ class Transcript:
         kept_bytes: Bytes of output and files so far.
     """
 
-    def __init__(
-        self,
-        nonce: str,
-        *,
-        file_count: int = 50,
-        reply_bytes: int = JOB_REPLY_BYTES,
-        tell: Callable[[int, execution.Output | None], None] = lambda *_: None,
-    ) -> None:
+    def __init__(self, nonce: str, *, file_count: int = 50, reply_bytes: int = JOB_REPLY_BYTES) -> None:
         self.started = False
         self.kernel = ""
         self.kept_bytes = 0
         self._reply_bytes = reply_bytes
-        self._tell = tell
         self._decoder = Decoder(nonce)
         self._next = 0
         self._missing = 0
@@ -135,15 +124,24 @@ class Transcript:
             missing += [_count(getattr(self._end, kind) - self._received[kind], unit) for kind, unit in _UNITS.items()]
         return ", ".join(filter(None, missing))
 
-    def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes of the reply; what follows the ``end`` frame is ignored, and a frame seen before."""
+    def feed(self, chunk: bytes) -> list[tuple[int, execution.Output | None]]:
+        """Take in the next bytes of the reply; what follows the ``end`` frame is ignored, and a frame seen before.
+
+        Returns:
+            Frames from a program that may have run: the number, by which a reply that is read again is known, and the
+            output that the frame brought.
+        """
+        told = []
         for frame in self._decoder.feed(chunk):
             if self._end is None and frame.number >= self._next:
                 self._missing += frame.number - self._next
                 self._next = frame.number + 1
-                self._take(frame)
+                output = self._take(frame)
+                if self.started:
+                    told.append((frame.number, output))
+        return told
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> execution.Output | None:
         output = None
         match frame:
             case Ready():
@@ -159,8 +157,7 @@ class Transcript:
             self.started |= frame.started or frame.exit_code is not None
         else:
             self.started |= not isinstance(frame, Ready)
-        if self.started:
-            self._tell(frame.number, output)
+        return output
 
     def _take_output(self, frame: Output) -> execution.Output:
         stream = self._streams[frame.kind]

@@ -5,7 +5,8 @@
         for event in sandbox.stream("print('soon')"):
             ...
 
-``run`` is the one way to run a program. ``stream``, ``astream`` and ``arun`` call it in a thread and pass its events on.
+``run`` is the one way to run a program. ``stream``, ``astream`` and ``arun`` call it in a thread, and pass its events
+on.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self, TypedDict, Unpack
@@ -29,14 +31,11 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import MARKERS as MARKERS
-from adk_gke_sandbox.execution import Ended, Event, File, Limits, Outcome, Output, Reason, Request, Started
+from adk_gke_sandbox.execution import Ended, Event, Files, Limits, Outcome, Reason, Request
 from adk_gke_sandbox.execution import failure_line as failure_line
 from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted
 from adk_gke_sandbox.values import check_name
-
-Files = Iterable[File] | Mapping[str, bytes | str | Path]
-"""Input files: ``File`` values, or names with bytes, with text, or with the path of a file to read."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -128,7 +127,7 @@ class Sandbox:
 
         Args:
             code: The program, run as ``python main.py``.
-            files: Written to the working directory first; ``{"data.csv": b"a,b", "table.xlsx": Path("q3.xlsx")}``.
+            files: Written to the working directory first, for example ``{"data.csv": "a,b"}``.
             argv: Arguments of the program.
             env: Environment variables of the program, beside those of the configuration.
             limits: Bounds inside the sandbox in place of the configuration's.
@@ -144,16 +143,17 @@ class Sandbox:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
         request = self.config.request(
-            code, files=_files(files), argv=argv, env=env or {}, limits=limits, first_figure=first_figure
+            code, files=files, argv=argv, env=env or {}, limits=limits, first_figure=first_figure
         )
         tags = Tags(labels=self.config.labels_with(labels), invocation_id=invocation_id)
         attempt = Attempt(
             schedule_seconds=self.config.schedule_timeout_seconds,
             program_seconds=self.config.timeout_seconds,
             aborted=aborted,
+            on_event=on_event,
             clock=self._clock,
         )
-        outcome = self._run(request, attempt, new_name() if name is None else check_name(name), tags, on_event)
+        outcome = self._run(request, attempt, new_name() if name is None else check_name(name), tags)
         outcome = replace(outcome, warnings=self.config.warnings)
         telemetry.record(outcome, self.config, ended_ns=time.time_ns(), invocation_id=invocation_id)
         return outcome
@@ -171,18 +171,14 @@ class Sandbox:
         Raises:
             ConfigError: an argument that cannot work; by the first step of the loop.
         """
-        events: SimpleQueue[Event | BaseException] = SimpleQueue()
-        given_up = self._begin(code, options, events.put)
-        over = False
+        events: SimpleQueue[Event | None] = SimpleQueue()
+        ended, given_up = self._begin(code, options, events.put)
         try:
-            while not over:
-                event = events.get()
-                over = _is_last(event)
-                yield _event(event)
+            yield from iter(events.get, None)
+            yield Ended(outcome=ended.result())
         finally:
             given_up.set()
-            while not over:
-                over = _is_last(events.get())
+            ended.exception()
 
     async def astream(self, code: str, **options: Unpack[RunOptions]) -> AsyncGenerator[Event, None]:
         """Do what ``stream`` does in an event loop of asyncio; ``contextlib.aclosing`` waits for the cleanup.
@@ -194,25 +190,17 @@ class Sandbox:
         Raises:
             ConfigError: an argument that cannot work; by the first step of the loop.
         """
-        events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-
-        def put(event: Event | BaseException) -> None:
-            # A loop that is closed has nobody who waits.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        given_up = self._begin(code, options, put)
-        over = False
+        ended, given_up = self._begin(code, options, partial(loop.call_soon_threadsafe, events.put_nowait))
         try:
-            while not over:
-                event = await events.get()
-                over = _is_last(event)
-                yield _event(event)
+            while event := await events.get():
+                yield event
+            yield Ended(outcome=ended.result())
         finally:
             given_up.set()
-            while not over:
-                over = _is_last(await events.get())
+            if not ended.done():
+                await asyncio.wait([asyncio.wrap_future(ended)])
 
     async def arun(self, code: str, **options: Unpack[RunOptions]) -> Outcome:
         """Do what ``run`` does in an event loop of asyncio.
@@ -226,10 +214,8 @@ class Sandbox:
         Raises:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
-        async for event in self.astream(code, **options):
-            if isinstance(event, Ended):
-                outcome = event.outcome
-        return outcome
+        outcomes = [event.outcome async for event in self.astream(code, **options) if isinstance(event, Ended)]
+        return outcomes[0]
 
     def refused(self, error: ConfigError, *, name: str, invocation_id: str = "") -> Outcome:
         """Return as an outcome what ``run`` has raised, and count it: for callers that show all failures alike.
@@ -244,35 +230,25 @@ class Sandbox:
         return outcome
 
     def _begin(
-        self, code: str, options: RunOptions, put: Callable[[Event | BaseException], None]
-    ) -> threading.Event:
-        """Begin to run a program in a thread, and return the flag that aborts it.
+        self, code: str, options: RunOptions, put: Callable[[Event | None], None]
+    ) -> tuple[Future[Outcome], threading.Event]:
+        """Begin to run a program in a thread of its own; return what will come of it, and the flag that aborts it.
 
         Args:
             code: The program.
             options: As for ``run``.
-            put: Gets each event; the last is an ``Ended`` or what ``run`` has raised.
+            put: Gets each event; ``None`` when all is over.
         """
-        given_up = threading.Event()
-        aborted = options.get("aborted", lambda: False)
-        all_options: RunOptions = {**options, "aborted": lambda: given_up.is_set() or aborted()}
+        given_up, aborted = threading.Event(), options.get("aborted", lambda: False)
+        own: RunOptions = {**options, "aborted": lambda: given_up.is_set() or aborted()}
+        # Not one of the event loop's threads, which are few. In the caller's context, which has its span.
+        pool = ThreadPoolExecutor(1, "adk-gke-sandbox-run")
+        ended = pool.submit(copy_context().run, partial(self.run, code, **own, on_event=put))
+        ended.add_done_callback(lambda _: put(None))
+        pool.shutdown(wait=False)
+        return ended, given_up
 
-        def work() -> None:
-            last: Event | BaseException
-            try:
-                last = Ended(outcome=self.run(code, **all_options, on_event=put))
-            except BaseException as error:
-                last = error
-            put(last)
-
-        # In the caller's context, which has its span.
-        target = copy_context().run
-        threading.Thread(target=target, args=(work,), name="adk-gke-sandbox-run", daemon=True).start()
-        return given_up
-
-    def _run(
-        self, request: Request, attempt: Attempt, name: str, tags: Tags, on_event: Callable[[Event], None]
-    ) -> Outcome:
+    def _run(self, request: Request, attempt: Attempt, name: str, tags: Tags) -> Outcome:
         try:
             # The first connection may run the plugin that the kubeconfig names.
             cluster = attempt.interruptible(self._connected)
@@ -282,7 +258,7 @@ class Sandbox:
             waited = self.config.schedule_timeout_seconds
             found = diagnosis.aborted() if interruption.aborted else diagnosis.no_credentials(waited)
             return Outcome(name=name, reason=found.reason, message=found.message)
-        return job.run(cluster, self.config, request, attempt, name=name, tags=tags, on_event=on_event)
+        return job.run(cluster, self.config, request, attempt, name=name, tags=tags)
 
     def _connected(self) -> api.Cluster:
         if (found := self._cluster) is None:
@@ -297,28 +273,3 @@ class Sandbox:
         # Without the lock: whoever holds it may wait for a plugin.
         if (found := self._cluster) is not None:
             found.close()
-
-
-def _is_last(event: Event | BaseException) -> bool:
-    return not isinstance(event, Started | Output)
-
-
-def _event(event: Event | BaseException) -> Event:
-    if isinstance(event, BaseException):
-        raise event
-    return event
-
-
-def _files(given: Files) -> tuple[File, ...]:
-    if not isinstance(given, Mapping):
-        return tuple(given)
-    return tuple(File(name=name, content=_content(content)) for name, content in given.items())
-
-
-def _content(given: bytes | str | Path) -> bytes:
-    if isinstance(given, Path):
-        try:
-            return given.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"cannot read {given}: {error.strerror}", "Name a file that exists") from error
-    return given.encode("utf-8", "surrogatepass") if isinstance(given, str) else given

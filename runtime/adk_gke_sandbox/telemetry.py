@@ -16,7 +16,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.trace import Status, StatusCode
 
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.execution import CODE_REASONS, Outcome, Reason, Timings
+from adk_gke_sandbox.execution import CALLER_REASONS, CODE_REASONS, Outcome, Reason, Timings
 
 SCOPE: Final = "adk_gke_sandbox"
 log: Final = logging.getLogger(SCOPE)
@@ -125,8 +125,8 @@ def _instruments() -> tuple[metrics.Counter, metrics.Histogram, metrics.Histogra
 
 
 def _failed(reason: Reason) -> bool:
-    """Whether the cluster failed: a program that fails is a result, and an abort is what its caller wanted."""
-    return reason not in CODE_REASONS and reason is not Reason.ABORTED
+    """Whether the cluster failed: a program that fails is a result; an abort, or a bad request, is its caller's."""
+    return reason not in CODE_REASONS | CALLER_REASONS
 
 
 def _phases(timings: Timings) -> Mapping[str, float]:

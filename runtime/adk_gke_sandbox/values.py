@@ -14,13 +14,17 @@ from typing import Any, Final
 from adk_gke_sandbox.contract import APP_LABEL, EXECUTION_LABEL, MANAGED_BY_LABEL
 from adk_gke_sandbox.errors import ConfigError
 
-_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(m|k|[MGTPE]|[KMGTPE]i)?")
+_QUANTITY: Final = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([-+]?0*[0-9]{1,3})|([numkMGTPE]|[KMGTPE]i)?)")
+"""https://github.com/kubernetes/apimachinery/blob/master/pkg/api/resource/quantity.go. The Python client's own parser
+also takes what the API server refuses, such as ``1K``, ``1e3Ki`` and ``NaN``, and comes with the whole client only."""
+
 _FACTORS: Final = {
-    "": Decimal(1),
-    "m": Decimal("0.001"),
-    **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)},
+    **{unit: Decimal(1000) ** power for power, unit in enumerate(("n", "u", "m", "", *"kMGTPE"), start=-3)},
     **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
 }
+
+_QUANTITY_MAX: Final = Decimal(2**63 - 1)
+"""What the API server makes of anything larger."""
 
 NAME_CHARACTERS_MAX: Final = 60
 """An execution's name is a label value of at most 63 characters, and its ConfigMaps are called NAME-0 to NAME-31."""
@@ -63,15 +67,16 @@ class ReadOnly(dict[str, Any]):
 
 
 def quantity(text: str, *, setting: str) -> Decimal:
-    """Return the number that a Kubernetes quantity stands for.
+    """Return the number that a Kubernetes quantity stands for, by the grammar that the API server reads it by.
 
     See https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/.
 
     Raises:
         ConfigError: not a positive quantity.
     """
-    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
-    value = Decimal(match[1]) * _FACTORS[match[2] or ""] if match else Decimal(0)
+    value = Decimal(0)
+    if match := _QUANTITY.fullmatch(text) if isinstance(text, str) else None:
+        value = min(Decimal(match[1]).scaleb(int(match[2] or 0)) * _FACTORS[match[3] or ""], _QUANTITY_MAX)
     if value <= 0:
         raise ConfigError(
             f"{setting}={text!r} is not a Kubernetes quantity",

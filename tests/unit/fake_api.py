@@ -42,6 +42,7 @@ class Fault:
     status: int = 0
     reason: str = ""
     message: str = ""
+    body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     reset: bool = False
     truncate: bool = False
@@ -210,6 +211,8 @@ class _Handler(Handler):
             return None
         if fault.truncate:
             return self._raw(200, b'{"metadata": {"ui', {})
+        if fault.body:
+            return self._raw(fault.status, fault.body, fault.headers)
         return self._raw(
             fault.status, json.dumps(status(fault.status, fault.reason, fault.message)[1]).encode(), fault.headers
         )

@@ -5,17 +5,22 @@ import os
 import pickle
 import sys
 from copy import deepcopy
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from kubernetes.utils.quantity import parse_quantity
 
 from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.config import ExecutorConfig, context_of
 from adk_gke_sandbox.contract import Ceilings, Cluster, Contract, Resources
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import Limits
+from adk_gke_sandbox.execution import JOB_REPLY_BYTES, File, Limits
 from adk_gke_sandbox.pod import supervisor  # noqa: F401 - imports processes as the pod does
 from adk_gke_sandbox.values import RUNNERS_OWN_ENV, SecretKey, check_env, check_name, quantity
 
@@ -49,10 +54,73 @@ def test_the_nine_parameters_have_adks_names_and_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("500m", 0.5), ("2", 2), ("1.5", 1.5), ("512Mi", 512 * 2**20), ("1G", 10**9), ("1k", 1000)]
+    ("text", "value"),
+    [
+        ("500m", "0.5"),
+        ("2", "2"),
+        ("1.5", "1.5"),
+        (".5", "0.5"),
+        ("1.", "1"),
+        ("+1", "1"),
+        ("007", "7"),
+        ("512Mi", 512 * 2**20),
+        ("1.5Gi", 3 * 2**29),
+        ("1G", 10**9),
+        ("1k", 1000),
+        ("3n", "3e-9"),
+        ("250u", "0.00025"),
+        ("1e9", 10**9),
+        ("1E9", 10**9),
+        ("1e+3", 1000),
+        ("1e-3", "0.001"),
+        ("12E-0003", "0.012"),
+        ("1E", 10**18),
+        ("1Ei", 2**60),
+        ("9E", 9 * 10**18),
+        ("1e30", 2**63 - 1),
+    ],
 )
-def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: float) -> None:
-    assert quantity(text, setting="x") == value
+def test_quantities_are_read_as_the_api_server_reads_them(text: str, value: Any) -> None:
+    assert quantity(text, setting="x") == Decimal(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            ".",
+            "e3",
+            "1K",
+            "1ki",
+            "1mi",
+            "1 ",
+            " 1",
+            "1\n",
+            "1_000",
+            "1e",
+            "1E+",
+            "1e1.5",
+            "1e3Ki",
+            "NaN",
+            "\u0661",
+        ),
+        *("0", "0Mi", "-1", "+-1"),
+        *(1, 0.5, None),
+    ],
+)
+def test_what_is_no_positive_quantity_to_the_api_server_is_refused(text: Any) -> None:
+    assert refusal(quantity, text, setting="x").startswith(f"x={text!r} is not a Kubernetes quantity")
+
+
+suffixes = st.sampled_from(["", *"numkMGTPE", *(f"{unit}i" for unit in "KMGTPE"), "e3", "E-3", "e+2"])
+
+
+@given(st.from_regex(r"\+?[0-9]{1,9}(\.[0-9]{1,9})?", fullmatch=True), suffixes)
+def test_a_quantity_is_the_number_that_the_kubernetes_client_reads(number: str, suffix: str) -> None:
+    known = min(parse_quantity(number + suffix), Decimal(2**63 - 1))
+    assume(known > 0)
+    assert quantity(number + suffix, setting="x") == known
 
 
 @pytest.mark.parametrize(
@@ -87,6 +155,7 @@ def test_a_value_that_cannot_work_is_refused_with_what_to_write(settings: dict[s
         ({"open_files": 0}, "limits.open_files=0 is out of range. Give 16 to 1048576"),
         ({"stdout_bytes": -5}, "limits.stdout_bytes=-5 is out of range. Give 0 to "),
         ({"processes": True}, "limits.processes=True is out of range"),
+        ({"file_bytes": JOB_REPLY_BYTES + 1}, "limits.file_bytes=8388609 is out of range. Give 0 to 8388608"),
         ({"stdout_bytes": 5 * 2**20}, "limits.stdout_bytes and limits.stderr_bytes together are 5505024. Keep them"),
     ],
 )
@@ -161,6 +230,70 @@ def test_labels_that_kubernetes_does_not_take_are_refused(labels: Any) -> None:
 @pytest.mark.parametrize("name", manifests.labels("x", manifests.NO_TAGS))
 def test_labels_by_which_executions_are_found_cannot_be_replaced(name: str) -> None:
     assert "by which executions are found" in refusal(ExecutorConfig, labels={name: "x"})
+
+
+# Input files
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["/etc/x"], "the input file '/etc/x' cannot be written: the name is not a relative path inside the working"),
+        (["a/../x"], "the input file 'a/../x' cannot be written: the name is not a relative path"),
+        (["a//x"], "the input file 'a//x' cannot be written: the name is not a relative path"),
+        (["./x"], "the input file './x' cannot be written: the name is not a relative path"),
+        (["a/"], "the input file 'a/' cannot be written: the name is not a relative path"),
+        ([""], "the input file '' cannot be written: the name is not a relative path"),
+        (["a\0b"], "the input file 'a\\x00b' cannot be written: the name has control characters"),
+        (["a\ud800"], "the input file 'a\\ud800' cannot be written: the name has control characters"),
+        (["x" * 256], "cannot be written: the name is too long. Give it another name"),
+        (["ü" * 128], "cannot be written: the name is too long. Give it another name"),
+        (["x/" * 2047 + "xy"], "cannot be written: the name is too long. Give it another name"),
+        (["main.py"], "the input file 'main.py' cannot be written: the program has this name. Give it another name"),
+        (["main.py/x"], "'main.py' is a file, and the folder of the input file 'main.py/x'. Rename one of them"),
+        (["a", "a"], "the input file 'a' cannot be written: another input file has this name"),
+        (["data", "data/x.csv"], "'data' is a file, and the folder of the input file 'data/x.csv'. Rename one of them"),
+        (["data/a/x.csv", "data"], "'data' is a file, and the folder of the input file 'data/a/x.csv'. Rename one of"),
+    ],
+)
+def test_input_files_that_cannot_lie_beside_each_other_and_the_program_are_refused(
+    names: list[str], message: str
+) -> None:
+    files = [File(name=name, content=b"") for name in names]
+    assert message in refusal(ExecutorConfig().request, "", files=files)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["-rf.csv", ".hidden", "100%20.txt", "it's a \u2013 \u202f.js", "a\\b:c", "\u0130"],
+        ["data/a/x.csv", "data/a.csv", "data.csv", "folder/main.py", "main.py.csv"],
+        ["Umsätze.csv", normalize("NFD", "Umsätze.csv"), "UMSÄTZE.csv"],
+        ["x" * 255, "ü" * 127, "x/" * 2047 + "x"],
+    ],
+)
+def test_whatever_linux_can_write_is_taken(names: list[str]) -> None:
+    files = tuple(File(name=name, content=b"") for name in names)
+    assert ExecutorConfig().request("", files=files).files == files
+
+
+@pytest.mark.parametrize("file", ["a.csv", File(name="a.csv", content="text"), File(name=5, content=b"")])  # type: ignore[arg-type]
+def test_what_is_no_file_is_refused(file: Any) -> None:
+    assert "files has an entry that is not a name with bytes" in refusal(ExecutorConfig().request, "", files=[file])
+
+
+def test_files_that_the_working_directory_has_no_room_for_are_refused() -> None:
+    files = [File(name=name, content=bytes(2**19)) for name in ("a", "b")]
+    config = ExecutorConfig(scratch_limit="1Mi")
+    assert config.request("", files=files)
+    files.append(File(name="c", content=b"1"))
+    message = "the input files are 1048577 bytes, and the working directory has room for 1048576. Send less, or raise"
+    assert message in refusal(config.request, "", files=files)
+
+
+@pytest.mark.parametrize("given", [{"code": b""}, {"code": "", "argv": "--fast"}, {"code": "", "argv": [3]}])
+def test_a_program_and_its_arguments_are_text(given: dict[str, Any]) -> None:
+    assert "the program or an argument of it is no text" in refusal(ExecutorConfig().request, **given)
 
 
 # gVisor

@@ -371,6 +371,14 @@ ROLE = 'User "a" cannot create resource "jobs"'
 ANONYMOUS = 'User "system:anonymous" cannot create resource "jobs"'
 COUNT = "exceeded quota: team, requested: count/jobs.batch=1"
 
+TOO_LARGE = (
+    ("a proxy", 413, "HTTP 413 Payload Too Large"),
+    ("etcd", 500, "etcdserver: request is too large"),
+    ("the client of etcd", 500, "rpc error: trying to send message larger than max (2134 vs. 2097)"),
+    ("a ConfigMap", 422, 'ConfigMap "x" is invalid: []: Too long: must have at most 1048576 bytes'),
+    ("a ConfigMap from 1.32 on", 422, 'ConfigMap "x" is invalid: []: Too long: may not be more than 1048576 bytes'),
+)
+
 CALLS = {
     "credentials": (
         error(Unauthorized, 401, "Unauthorized"),
@@ -415,6 +423,15 @@ CALLS = {
         Reason.ADMISSION_DENIED,
         "quantities must match",
     ),
+    **{
+        f"too large for {what}": (
+            error(ClusterError, status, said),
+            Reason.REQUEST_TOO_LARGE,
+            f"{said}. Send less code and smaller input files; if they are small, look for a proxy in front of the API "
+            "server",
+        )
+        for what, status, said in TOO_LARGE
+    },
     "server error": (error(ClusterError, 500, "etcd is gone"), Reason.API_UNAVAILABLE, "etcd is gone"),
     "name taken": (error(AlreadyExists, 409, "exists already"), Reason.API_UNAVAILABLE, "exists already"),
     "no answer": (
@@ -484,7 +501,7 @@ SENTENCES = {
     ),
     "too large": (
         diagnosis.too_large(32 * 2**20, 27 * 2**20),
-        Reason.ADMISSION_DENIED,
+        Reason.REQUEST_TOO_LARGE,
         "code and input files make a request of 32.0 MiB (files count 4/3 of their size) and 27.0 MiB is the most. "
         "Send smaller files",
     ),

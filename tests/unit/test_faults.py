@@ -112,6 +112,26 @@ def test_a_deletion_that_is_refused_changes_no_result_and_is_logged(
     assert "cannot delete. Its deadline and TTL remove it" in caplog.text
 
 
+def test_what_is_too_large_for_the_storage_is_not_tried_again(api: FakeApi) -> None:
+    api.faults["create", "configmaps", 0] = Fault(status=500, message="etcdserver: request is too large")
+    assert run(api).reason is Reason.REQUEST_TOO_LARGE
+    assert api.count["create", "configmaps"] == 1
+    assert api.jobs == {}
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"[]", b'{"metadata": null}', b'{"metadata": {}}'])
+def test_an_answer_that_is_no_job_means_that_there_is_no_api_server(api: FakeApi, answer: bytes) -> None:
+    api.faults["create", "jobs", 0] = Fault(status=200, body=answer)
+    outcome = run(api)
+    assert outcome.reason is Reason.API_UNAVAILABLE
+    assert f"the API server {api.url} has answered without a Job. Check that the kubeconfig names" in outcome.message
+
+
+def test_a_watch_of_what_is_no_object_is_opened_again(api: FakeApi) -> None:
+    api.watches["pods"] = [[added({"status": {}})], [added(RUNNING)]]
+    assert run(api).reason is Reason.COMPLETED
+
+
 def test_a_job_that_was_refused_is_not_deleted(api: FakeApi) -> None:
     api.faults["create", "jobs", 0] = Fault(status=422, reason="Invalid", message="no")
     run(api)

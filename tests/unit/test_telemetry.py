@@ -31,7 +31,7 @@ from tests.unit.fake_api import RUNNING, STARTED, FakeApi, Fault, added, frame, 
 CONFIG = ExecutorConfig(namespace="box", image="registry:5000/python:3.11@sha256:" + "0" * 64)
 TIMINGS = Timings(submit=0.1, schedule=0.2, start=0.3, run=0.4, collect=0.05, delete=0.06)
 ENDED_NS = 1_700_000_000_000_000_000
-CALLERS = frozenset({Reason.ABORTED})
+CALLERS = frozenset({Reason.ABORTED, Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE})
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,24 @@ def test_a_log_record_has_the_execution_and_the_invocation_as_fields(
 def test_a_log_record_says_what_is_wrong_with_the_cluster(exported: Exported, caplog: pytest.LogCaptureFixture) -> None:
     record(outcome(Reason.FORBIDDEN, message="ask the platform team"))
     assert caplog.messages == ["execution sandbox-1: Forbidden in 1.11 s (ask the platform team)"]
+
+
+def test_a_mistake_of_the_caller_is_a_result_that_is_counted_and_wakes_nobody(
+    exported: Exported, api: FakeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [AdkFile(name=name, content="x") for name in (f"{SECRET}", f"{SECRET}/x.csv")]
+    executor = GkeCodeExecutor(kubeconfig_path=api.kubeconfig, namespace="box")
+    context: Any = SimpleNamespace(invocation_id="e-1", is_aborted=False)
+    with caplog.at_level(logging.INFO, logger="adk_gke_sandbox"):
+        result = executor.execute_code(context, CodeExecutionInput(code="print('hello')", input_files=files))
+    assert result.exit_code is None
+    assert f"could not run your code: InvalidRequest: '{SECRET}' is a file, and the folder of" in result.stderr
+    (point,) = exported.points()["adk_gke_sandbox.executions"]
+    assert (point.attributes["adk_gke_sandbox.reason"], point.value) == ("InvalidRequest", 1)
+    (found,) = caplog.records
+    assert (found.levelno, vars(found)["invocation_id"]) == (logging.INFO, "e-1")
+    assert SECRET not in found.getMessage()
+    assert api.calls == []
 
 
 @pytest.mark.usefixtures("exported")

@@ -84,6 +84,8 @@ class GkeCodeExecutor(ExecutorConfig, BaseCodeExecutor):  # type: ignore[misc]
             if skill and outcome.stdout_dropped and outcome.reason is Reason.COMPLETED:
                 message = f"the script's result is {outcome.stdout_dropped} bytes too long. Return less"
                 outcome = replace(outcome, reason=Reason.OUTPUT_LIMIT, message=message)
+        except ConfigError as error:
+            outcome = self._sandbox.refused(error, name=name, invocation_id=invocation_id)
         except Exception as error:
             # ADK ends the whole agent run on an exception of an executor. This one is a fault of ours.
             told = {"execution": name, "invocation_id": invocation_id}

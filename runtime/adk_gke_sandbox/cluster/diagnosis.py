@@ -168,7 +168,7 @@ def no_credentials(waited_seconds: float) -> Diagnosis:
 def too_large(size_bytes: int, most_bytes: int) -> Diagnosis:
     """Return what it means that a request document does not fit."""
     return Diagnosis(
-        Reason.ADMISSION_DENIED,
+        Reason.REQUEST_TOO_LARGE,
         f"code and input files make a request of {size_bytes / 2**20:.1f} MiB (files count 4/3 of their size) "
         f"and {most_bytes / 2**20:.1f} MiB is the most. Send smaller files",
     )
@@ -262,6 +262,11 @@ def refused_call(error: ClusterError, *, namespace: str) -> Diagnosis:
         remedy = (
             f"Check that the namespace {namespace!r} is the stack's own and that its Role is bound to this identity: "
             "`pulumi up` does both"
+        )
+    elif error.too_large:
+        reason = Reason.REQUEST_TOO_LARGE
+        remedy = (
+            "Send less code and smaller input files; if they are small, look for a proxy in front of the API server"
         )
     elif isinstance(error, Forbidden) or error.status in (400, 422):
         reason = Reason.ADMISSION_DENIED

@@ -136,11 +136,9 @@ class Watch:
                 continue
             try:
                 event = json.loads(line)
-                change, name = event["type"], event["object"].get("metadata", {}).get("name", "")
+                change, name = event["type"], event["object"]["metadata"]["name"]
             except (ValueError, LookupError, TypeError, AttributeError):
-                self._stream.close()
-                break
-            if change == "ERROR":
+                # An ERROR is among these: what it brings is no object of the list.
                 self._stream.close()
                 break
             if change in ("ADDED", "MODIFIED", "DELETED"):

@@ -15,7 +15,7 @@ from itertools import count, pairwise
 from typing import Any, Final, Protocol, TypeVar
 
 from adk_gke_sandbox.errors import ClusterError, Conflict, Gone, Unreachable
-from adk_gke_sandbox.execution import Timings
+from adk_gke_sandbox.execution import Event, Output, Started, Timings
 
 T = TypeVar("T")
 
@@ -125,6 +125,7 @@ class Attempt:
         schedule_seconds: float,
         program_seconds: float,
         aborted: Callable[[], bool] = lambda: False,
+        on_event: Callable[[Event], None] = lambda _: None,
         clock: Clock | None = None,
         begin: float | None = None,
     ) -> None:
@@ -134,6 +135,7 @@ class Attempt:
             schedule_seconds: Time for everything before the program starts.
             program_seconds: Time of the program.
             aborted: Asked every 0.2 s; true interrupts.
+            on_event: Told of the program's start and of its output, once each. Must not block.
             clock: Time; that of this machine when ``None``.
             begin: When the schedule timeout began, on the clock; ``None`` means now.
         """
@@ -145,6 +147,8 @@ class Attempt:
         self._schedule_seconds = schedule_seconds
         self._program_seconds = program_seconds
         self._aborted = aborted
+        self._on_event = on_event
+        self._told = -1
         self._reached: dict[Stage, float] = {Stage.BEGUN: self._begin}
         self._progress = self._begin
 
@@ -154,6 +158,7 @@ class Attempt:
             schedule_seconds=self._schedule_seconds,
             program_seconds=self._program_seconds,
             aborted=self._aborted,
+            on_event=self._on_event,
             clock=self.clock,
             begin=self._begin,
         )
@@ -173,6 +178,20 @@ class Attempt:
     def has(self, stage: Stage) -> bool:
         """Return whether the attempt has come so far. COLLECTED and DELETED do not count: all attempts reach them."""
         return any(stage <= reached < Stage.COLLECTED for reached in self._reached)
+
+    def tell(self, number: int, output: Output | None) -> None:
+        """Tell the caller of a frame of the reply, unless it was told of it by an earlier reading.
+
+        Args:
+            number: The frame's; it came from a program that may have run.
+            output: What it brought, if that is output.
+        """
+        if self._told < 0:
+            self._on_event(Started())
+        if number > self._told:
+            self._told = number
+            if output is not None:
+                self._on_event(output)
 
     def progress(self) -> None:
         """Note that a part of the reply has arrived, so that its rest is worth waiting for."""
@@ -328,7 +347,9 @@ class Attempt:
 
 def transient(error: ClusterError) -> bool:
     """Return whether the same call may succeed later."""
-    return isinstance(error, (Unreachable, Conflict, Gone)) or error.status == 429 or (error.status or 0) >= 500
+    # The storage's own bound is told as a 500.
+    passing = error.status == 429 or ((error.status or 0) >= 500 and not error.too_large)
+    return passing or isinstance(error, (Unreachable, Conflict, Gone))
 
 
 def backoff(error: ClusterError, attempt: int) -> float:

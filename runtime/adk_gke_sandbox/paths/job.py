@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cache
@@ -22,8 +22,8 @@ from adk_gke_sandbox.cluster.diagnosis import Diagnosis
 from adk_gke_sandbox.cluster.streams import Stream
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CREATOR_ANNOTATION
-from adk_gke_sandbox.errors import AlreadyExists, ClusterError
-from adk_gke_sandbox.execution import Event, Outcome, Output, Reason, Request, Started
+from adk_gke_sandbox.errors import AlreadyExists, ClusterError, Unreachable
+from adk_gke_sandbox.execution import Outcome, Reason, Request
 from adk_gke_sandbox.paths.attempt import Attempt, Interrupted, Stage, backoff, transient
 from adk_gke_sandbox.paths.pod_watch import REOPEN_SECONDS, PodWatch
 from adk_gke_sandbox.paths.reply import pump
@@ -59,7 +59,6 @@ def run(
     *,
     name: str,
     tags: manifests.Tags = manifests.NO_TAGS,
-    on_event: Callable[[Event], None] = lambda _: None,
 ) -> Outcome:
     """Run a request in a Job of its own and leave nothing behind.
 
@@ -73,15 +72,12 @@ def run(
         attempt: Its clock, its deadlines and its abort; connected.
         name: Name of the execution and of its Job.
         tags: Labels and annotations of its objects, beside the package's own.
-        on_event: Told of the program's start and of its output, once each. Must not block.
 
     Returns:
         What came of it. Trouble with the cluster is an outcome too, never an exception.
     """
     for number in range(1, SANDBOXES_MAX + 1):
-        own_name = name if number == 1 else f"{name}-{number}"
-        # One that is replaced has told of nothing: its program never started.
-        sandbox = _Sandbox(cluster, config, request, attempt, own_name, tags, on_event)
+        sandbox = _Sandbox(cluster, config, request, attempt, name if number == 1 else f"{name}-{number}", tags)
         outcome = sandbox.run()
         if not sandbox.replaceable or attempt.clock.now() > attempt.schedule_deadline:
             break
@@ -100,7 +96,6 @@ class _Sandbox:
         attempt: Attempt,
         name: str,
         tags: manifests.Tags,
-        on_event: Callable[[Event], None],
     ) -> None:
         self._cluster = cluster
         self._config = config
@@ -108,8 +103,6 @@ class _Sandbox:
         self._attempt = attempt
         self._name = name
         self._tags = tags
-        self._on_event = on_event
-        self._told = -1
         self._nonce = new_nonce()
         self._creator = new_nonce()
         self._transcript = self._new_transcript()
@@ -185,14 +178,19 @@ class _Sandbox:
                     raise
                 # The answer to an earlier try may have been lost; or somebody has chosen the same name.
                 made = self._cluster.request("get", self._job_path)
-                if made["metadata"].get("annotations", {}).get(CREATOR_ANNOTATION) != self._creator:
+                annotations = (made.get("metadata") or {}).get("annotations") or {}
+                if annotations.get(CREATOR_ANNOTATION) != self._creator:
                     self._job_may_exist = False
                     raise
             except ClusterError as error:
                 if first and error.status is not None and error.status < 500:
                     self._job_may_exist = False
                 raise
-            return str(made["metadata"]["uid"])
+            if not (uid := (made.get("metadata") or {}).get("uid")):
+                message = f"the API server {self._cluster.host} has answered without a Job"
+                remedy = "Check that the kubeconfig names a Kubernetes API server, and no proxy answers in its place"
+                raise Unreachable(message, remedy, verb="create", target=self._job_path, status=None)
+            return str(uid)
 
         # A Job that comes into being after the attempt was given up is deleted by the thread that made it.
         return self._attempt.call(create, lambda _: self._cluster.delete(self._job_path))
@@ -367,20 +365,8 @@ class _Sandbox:
 
     def _new_transcript(self) -> Transcript:
         return Transcript(
-            self._nonce,
-            file_count=self._request.limits.file_count,
-            reply_bytes=self._request.reply_bytes,
-            tell=self._tell,
+            self._nonce, file_count=self._request.limits.file_count, reply_bytes=self._request.reply_bytes
         )
-
-    def _tell(self, number: int, output: Output | None) -> None:
-        """Tell of a frame, unless a log that was read before had it."""
-        if self._told < 0:
-            self._on_event(Started())
-        if number > self._told:
-            self._told = number
-            if output is not None:
-                self._on_event(output)
 
     def _path(self, group_version: str, plural: str, name: str = "", sub: str = "") -> str:
         return resource(group_version, plural, self._config.namespace, name, sub)

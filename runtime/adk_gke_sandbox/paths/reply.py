@@ -25,7 +25,7 @@ def pump(source: Source, transcript: Transcript, attempt: Attempt, enough: Calla
     Args:
         source: Closed on return, on every way out.
         transcript: Takes the bytes in.
-        attempt: Is told of the stages that the reply shows, and of its progress.
+        attempt: Is told of each frame, of the stages that the reply shows, and of its progress.
         enough: Asked at each turn, with whether bytes have just arrived; true ends the reading.
 
     Raises:
@@ -34,7 +34,8 @@ def pump(source: Source, transcript: Transcript, attempt: Attempt, enough: Calla
     try:
         while (chunk := source.read()) is not None:
             if chunk:
-                transcript.feed(chunk)
+                for number, output in transcript.feed(chunk):
+                    attempt.tell(number, output)
                 note(transcript, attempt)
             if transcript.ended or enough(bool(chunk)):
                 return
