@@ -27,7 +27,19 @@ from infra.local.engine import Report, Stack, StackError
 if TYPE_CHECKING:
     from infra.local.layout import Layout
 
-__all__ = ["PROJECT", "Report", "Setting", "Stack", "StackError", "destroy", "output", "outputs", "preview", "publish", "up"]
+__all__ = [
+    "PROJECT",
+    "Report",
+    "Setting",
+    "Stack",
+    "StackError",
+    "destroy",
+    "output",
+    "outputs",
+    "preview",
+    "publish",
+    "up",
+]
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "adk-gke-sandbox"

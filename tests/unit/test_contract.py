@@ -58,7 +58,11 @@ def test_a_missing_file_is_named_with_where_to_get_it(monkeypatch: pytest.Monkey
 def test_the_environment_comes_before_the_agents_mount_and_that_before_the_local_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = [tmp_path / "named.json", tmp_path / "mount.json", tmp_path / "adk-gke-sandbox" / "local" / "contract.json"]
+    places = [
+        tmp_path / "named.json",
+        tmp_path / "mount.json",
+        tmp_path / "adk-gke-sandbox" / "local" / "contract.json",
+    ]
     for place in places:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(CONTRACT.to_json())
