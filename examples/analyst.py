@@ -50,6 +50,8 @@ revenue = Counter()
 with open("data_1_2.csv", newline="") as source:
     for row in csv.DictReader(source):
         revenue[row["region"]] += int(row["units"]) * float(row["unit_price"])
+with open("revenue.csv", "w", newline="") as table:
+    csv.writer(table).writerows(revenue.most_common())
 for region, total in revenue.most_common():
     print(f"{region:6} sold for {total:10.2f}")
 ```"""

@@ -17,7 +17,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from adk_gke_sandbox.errors import SandboxError  # noqa: E402
-from infra.local import cluster, credentials, images, prerequisites, processes, stack, toolchain  # noqa: E402
+from infra.local import cluster, credentials, images, ownership, prerequisites, processes, stack, toolchain  # noqa: E402
 from infra.local.layout import Layout, cache_root  # noqa: E402
 
 UNHEALTHY = 3
@@ -34,7 +34,10 @@ def main(arguments: Sequence[str]) -> int:
         layout = Layout(name=given.name)
         if given.verb in _AS_ROOT and os.geteuid() != 0:
             return _with_sudo(arguments)
-        return int(_VERBS[given.verb](layout, given))
+        try:
+            return int(_VERBS[given.verb](layout, given))
+        finally:
+            ownership.hand_over(layout)
     except (SandboxError, stack.StackError, credentials.CredentialsError) as error:
         _progress.print(f"infra/local: {error}", style="red", markup=False)
         return 1
@@ -130,10 +133,12 @@ def _kubeconfig(layout: Layout, given: argparse.Namespace) -> int:
 def _stack(layout: Layout, given: argparse.Namespace) -> int:
     _require_cluster(layout)
     if given.action == "up":
-        stack.up(layout, report=_report)
+        stack.publish(layout, stack.up(layout, report=_report))
+        _report(f"contract and the agents' kubeconfig: {layout.state}")
     elif given.action == "preview":
         stack.preview(layout, report=_report)
     elif given.action == "destroy":
+        layout.contract.unlink(missing_ok=True)
         stack.destroy(layout, report=_report)
     else:
         print(json.dumps(stack.output(layout), indent=2))
@@ -147,11 +152,13 @@ def _require_cluster(layout: Layout) -> None:
 
 def _with_sudo(arguments: Sequence[str]) -> int:
     """Run the same command as root, after saying so."""
-    kept = "HOME,PATH,XDG_CACHE_HOME,XDG_STATE_HOME,GOPROXY,GOSUMDB,GOFLAGS,SSL_CERT_FILE"
+    kept = "HOME,PATH,XDG_CACHE_HOME,XDG_STATE_HOME,GOPROXY,GOSUMDB,GOFLAGS,SSL_CERT_FILE,PYTHONDONTWRITEBYTECODE"
     command = ["sudo", f"--preserve-env={kept}", sys.executable, str(Path(__file__).parent), *arguments]
     _report(f"namespaces, cgroups and containerd need root: {shlex.join(command)}")
+    # Root's bytecode in the virtual environment could not be removed by the user.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, check=False, env=environment).returncode
     except FileNotFoundError:
         raise SandboxError("there is no sudo", "Run the command above as root") from None
 

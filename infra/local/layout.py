@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from adk_gke_sandbox.contract import CONTRACT_KEY, LOCAL_KUBECONFIG
 from adk_gke_sandbox.errors import ConfigError
 
 PROJECT = "adk-gke-sandbox"
@@ -49,6 +50,16 @@ class Layout:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig."""
         return self.state / "kubeconfig"
+
+    @property
+    def contract(self) -> Path:
+        """The contract of the stack on this cluster, where the package looks for it when no other is named."""
+        return self.state / CONTRACT_KEY
+
+    @property
+    def agent_kubeconfig(self) -> Path:
+        """The agents' kubeconfig, which the package uses with this contract."""
+        return self.state / LOCAL_KUBECONFIG
 
     @property
     def images(self) -> Path:

@@ -20,13 +20,26 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
 
-from infra.local import engine
+from adk_gke_sandbox.contract import parse
+from infra.local import credentials, engine
 from infra.local.engine import Report, Stack, StackError
 
 if TYPE_CHECKING:
     from infra.local.layout import Layout
 
-__all__ = ["PROJECT", "Report", "Setting", "Stack", "StackError", "destroy", "output", "outputs", "preview", "up"]
+__all__ = [
+    "PROJECT",
+    "Report",
+    "Setting",
+    "Stack",
+    "StackError",
+    "destroy",
+    "output",
+    "outputs",
+    "preview",
+    "publish",
+    "up",
+]
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PROJECT: Final = "adk-gke-sandbox"
@@ -36,6 +49,7 @@ OUTPUT: Final = "sandbox"
 _HOST: Final = "pulumi-language-python"
 _HOST_SCRIPT: Final = "pulumi-language-python-exec"
 
+_TOKEN_SECONDS: Final = 365 * 24 * 3600
 _LOCK_WAIT_SECONDS: Final = 300.0
 _LOCK_POLL_SECONDS: Final = 0.2
 
@@ -76,6 +90,20 @@ def up(
         _prepare(stack, {"image": given, **settings}, report)
         engine.stream(stack, "up", [*_consent(preview_first), "--refresh"], report)
         return _output(stack)
+
+
+def publish(layout: Layout, contract: Mapping[str, Any]) -> None:
+    """Leave the contract and the agents' kubeconfig where the package finds them (`adk_gke_sandbox.contract.find`).
+
+    The token lasts a year: the cluster goes before it does, and the administrator's certificate beside it lasts longer.
+
+    Raises:
+        CredentialsError: the API server gave no token.
+    """
+    agents = (str(contract["agents_namespace"]), str(contract["agent_service_account"]))
+    credentials.service_account_kubeconfig(layout.kubeconfig, *agents, layout.agent_kubeconfig, seconds=_TOKEN_SECONDS)
+    # Last: a contract that is found must lead to a cluster that can be used.
+    layout.contract.write_text(parse(contract).to_json(), encoding="utf-8")
 
 
 def preview(

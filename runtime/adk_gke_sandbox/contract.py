@@ -21,7 +21,12 @@ SCHEMA_VERSION: Final = 1
 CONTRACT_ENV: Final = "ADK_GKE_SANDBOX_CONTRACT"
 CONTRACT_MOUNT: Final = Path("/etc/adk-gke-sandbox/contract.json")
 CONTRACT_KEY: Final = "contract.json"
-"""Key of the contract in the ConfigMap that is mounted into agents."""
+"""Key of the contract in the ConfigMap that is mounted into agents, and name of its file."""
+
+LOCAL_CONTEXT: Final = "adk-gke-sandbox-local"
+"""Kubeconfig context of the local cluster, of which a machine has one."""
+LOCAL_KUBECONFIG: Final = "agent.kubeconfig"
+"""Name of the file with the local agents' credentials, beside the local stack's contract."""
 
 APP_LABEL: Final = "app.kubernetes.io/name"
 APP_NAME: Final = "adk-gke-sandbox"
@@ -178,7 +183,8 @@ def parse(document: str | bytes | Mapping[str, Any], *, source: str = "contract"
         data = json.loads(document) if isinstance(document, (str, bytes)) else document
         if not isinstance(data, Mapping):
             raise ValueError("there is no object in it")
-    except ValueError as error:
+    # The second one: brackets in brackets in brackets.
+    except (ValueError, RecursionError) as error:
         remedy = "Write it with `adk-gke-sandbox contract pull`"
         raise ContractError(f"{source} is not JSON of a contract: {error}", remedy) from error
     if (version := data.get("schema_version")) != SCHEMA_VERSION:
@@ -197,12 +203,35 @@ def parse(document: str | bytes | Mapping[str, Any], *, source: str = "contract"
         ) from error
 
 
+def local_stack() -> Path:
+    """Return the folder where ``make up`` leaves the local stack's contract and the agents' kubeconfig."""
+    state = os.environ.get("XDG_STATE_HOME") or Path(os.environ.get("HOME") or "/", ".local", "state")
+    return Path(state, APP_NAME, "local")
+
+
+def local_kubeconfig(contract: Contract) -> str | None:
+    """Return the agents' kubeconfig on this machine if the contract is that of the local stack."""
+    path = local_stack() / LOCAL_KUBECONFIG
+    return str(path) if contract.cluster.context == LOCAL_CONTEXT and os.access(path, os.R_OK) else None
+
+
+def find() -> Path:
+    """Return the file of the contract when none is named.
+
+    That is the one which ``ADK_GKE_SANDBOX_CONTRACT`` names, else the agents' mount,
+    ``/etc/adk-gke-sandbox/contract.json``, else the local stack's of this machine.
+    """
+    if named := os.environ.get(CONTRACT_ENV):
+        return Path(named)
+    local = local_stack() / CONTRACT_KEY
+    return local if os.access(local, os.R_OK) and not os.access(CONTRACT_MOUNT, os.F_OK) else CONTRACT_MOUNT
+
+
 def load(source: str | Path | Contract | Mapping[str, Any] | None = None) -> Contract:
-    """Return the contract from an argument, else from the environment, else from the agents' mount.
+    """Return the contract from an argument, else from the file that ``find`` finds.
 
     Args:
-        source: A contract, a decoded document or a path. ``None`` looks at the file named by
-            ``ADK_GKE_SANDBOX_CONTRACT``, then at ``/etc/adk-gke-sandbox/contract.json``.
+        source: A contract, a decoded document or a path.
 
     Raises:
         ContractError: nothing found, or what was found cannot be read.
@@ -211,12 +240,12 @@ def load(source: str | Path | Contract | Mapping[str, Any] | None = None) -> Con
         return source
     if isinstance(source, Mapping):
         return parse(source)
-    path = Path(source or os.environ.get(CONTRACT_ENV) or CONTRACT_MOUNT)
+    path = Path(source) if source else find()
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse(path.read_bytes(), source=str(path))
     except OSError as error:
         raise ContractError(
             f"cannot read the contract {path}: {error.strerror}",
-            f"Name a file in {CONTRACT_ENV}, mount the stack's ConfigMap, or run `adk-gke-sandbox contract pull`",
+            f"Name a file in {CONTRACT_ENV}, mount the stack's ConfigMap, run `adk-gke-sandbox contract pull`, "
+            "or start the local stack with `make up`",
         ) from error
-    return parse(text, source=str(path))

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from adk_gke_sandbox.cli.main import app
-from adk_gke_sandbox.contract import CONTRACT_ENV, Contract
-from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.contract import CONTRACT_ENV, LOCAL_CONTEXT, Cluster, Contract
+from adk_gke_sandbox.execution import Ended, File, Outcome, Output, Reason, Started
 from adk_gke_sandbox.sandbox import Sandbox
 
 CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
@@ -30,6 +33,8 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--cpu-limit", "banana"], "cpu_limit='banana' is not a Kubernetes quantity"),
         (["--contract", "/nonexistent"], "cannot read the contract /nonexistent"),
         (["--file", "/nonexistent.csv"], "cannot read /nonexistent.csv"),
+        (["--file", "/"], "cannot read /: Is a directory"),
+        (["--output", "/proc/self"], "cannot write to /proc/self: "),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(script: Path, arguments: list[str], message: str) -> None:
@@ -56,12 +61,28 @@ def test_two_inputs_with_one_base_name_are_refused(script: Path, tmp_path: Path)
     assert f"{files[0]} and {files[1]} would be one file in the working directory. Rename one" in result.stderr
 
 
+def ends(monkeypatch: pytest.MonkeyPatch, outcome: Outcome, *output: Output) -> None:
+    """Have every execution write this and come to this end."""
+    monkeypatch.setattr(Sandbox, "stream", lambda *_, **__: iter((Started(), *output, Ended(outcome=outcome))))
+
+
+def test_output_is_written_as_it_comes_with_what_was_cut_out(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (
+        Output(stream="stdout", data=b"a"),
+        Output(stream="stderr", data=b"warning\n"),
+        Output(stream="stdout", data=b"z\n", skipped=24),
+    )
+    ends(monkeypatch, Outcome(name="e1", reason=Reason.COMPLETED, stdout=b"not again"), *parts)
+    result = CliRunner().invoke(app, ["run", str(script)])
+    assert result.stdout == "a\n[... 24 bytes left out ...]\nz\n"
+    assert result.stderr == "warning\n"
+
+
 @pytest.fixture
 def program_with_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder of the user, in which the command is called; the program has written files of the same names."""
     files = (File(name="Makefile", content=b"evil"), File(name=".git/hooks/pre-commit", content=b"evil!"))
-    outcome = Outcome(name="e1", reason=Reason.COMPLETED, files=files)
-    monkeypatch.setattr(Sandbox, "run", lambda *_, **__: outcome)
+    ends(monkeypatch, Outcome(name="e1", reason=Reason.COMPLETED, files=files))
     mine = tmp_path / "mine"
     (mine / ".git" / "hooks").mkdir(parents=True)
     (mine / "Makefile").write_text("mine")
@@ -81,18 +102,12 @@ def test_files_are_listed_and_not_written_without_a_folder(script: Path, program
     assert not any((program_with_files / ".git" / "hooks").iterdir())
 
 
-def test_a_file_that_is_in_the_way_keeps_the_others_and_ends_with_2(script: Path, program_with_files: Path) -> None:
+def test_a_file_that_is_in_the_way_keeps_the_others_and_ends_with_74(script: Path, program_with_files: Path) -> None:
     result = CliRunner().invoke(app, ["run", str(script), "--output", "."])
-    assert result.exit_code == 2
+    assert result.exit_code == 74
     assert "adk-gke-sandbox: Makefile exists: Makefile is not written" in result.stderr
     assert "wrote .git/hooks/pre-commit" in result.stderr
     assert (program_with_files / "Makefile").read_text() == "mine"
-
-
-def test_an_output_that_is_no_folder_is_refused_before_the_program_runs(script: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["run", str(script), "--output", str(script)])
-    assert result.exit_code == 2
-    assert f"{script} is not a folder. Name a folder by --output" in result.stderr
 
 
 @pytest.mark.parametrize(("options", "kernel"), [([], []), (["--verbose"], ["kernel: gVisor 4.19.0-gvisor"])])
@@ -100,10 +115,86 @@ def test_warnings_are_always_told_and_the_kernel_when_asked_for(
     script: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], kernel: list[str]
 ) -> None:
     outcome = Outcome(name="e1", reason=Reason.COMPLETED, kernel="gVisor 4.19.0-gvisor", warnings=("no gVisor", "b"))
-    monkeypatch.setattr(Sandbox, "run", lambda *_, **__: outcome)
+    ends(monkeypatch, outcome)
     told = CliRunner().invoke(app, ["run", str(script), *options]).stderr.splitlines()
     assert told[:2] == ["no gVisor", "b"]
     assert [line for line in told if line.startswith("kernel")] == kernel
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "message"),
+    [
+        ("run - <&-", 2, "standard input is closed. Name a file in place of -"),
+        ("contract show >/dev/full", 74, "input or output failed: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_stream_that_does_not_work_is_one_line(script: Path, shell: str, code: int, message: str) -> None:
+    command = shlex.join([sys.executable, "-c", "from adk_gke_sandbox.cli.main import main; main()"])
+    done = subprocess.run(f"{command} {shell}", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, f"adk-gke-sandbox: {message}\n")
+
+
+# The local stack
+
+
+@pytest.fixture
+def local_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `make up` leaves on a machine, on which no other contract is named."""
+    monkeypatch.delenv(CONTRACT_ENV, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "adk-gke-sandbox" / "local"
+    folder.mkdir(parents=True)
+    contract = CONTRACT.model_copy(update={"cluster": Cluster(context=LOCAL_CONTEXT)})
+    (folder / "contract.json").write_text(contract.to_json())
+    (folder / "agent.kubeconfig").write_text("{}")
+    return folder
+
+
+def test_the_local_stack_is_used_and_named_when_there_is_no_other(local_stack: Path) -> None:
+    result = CliRunner().invoke(app, ["contract", "show"])
+    assert result.stdout == (local_stack / "contract.json").read_text()
+    assert result.stderr == f"stack local of this machine: {local_stack / 'contract.json'}\n"
+
+
+@pytest.mark.parametrize("contract", [[], ["--contract", "adk-gke-sandbox/local/contract.json"]])
+@pytest.mark.parametrize("command", [["run", "-"], ["sweep"], ["preflight"]])
+def test_the_local_stacks_credentials_go_with_its_contract(
+    local_stack: Path, command: list[str], contract: list[str]
+) -> None:
+    result = CliRunner().invoke(app, [*command, *contract], input="")
+    assert f"cannot use kubeconfig {local_stack / 'agent.kubeconfig'}, context" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--kubeconfig", "--context"])
+def test_credentials_that_are_named_are_used_with_the_local_stacks_contract(local_stack: Path, option: str) -> None:
+    result = CliRunner().invoke(app, ["sweep", option, "mine"])
+    assert "mine" in result.stderr
+    assert "agent.kubeconfig" not in result.stderr.partition("contract.json")[2]
+
+
+def test_contract_pull_of_the_local_stack_needs_no_pulumi(local_stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    result = CliRunner().invoke(app, ["contract", "pull", "local"])
+    assert result.exit_code == 0, result.stderr
+    assert Path("contract.json").read_text() == (local_stack / "contract.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["local", "--output", "/"], "cannot write /: Is a directory. Name another file by --output"),
+        (["local", "--project", "."], "for the local stack, run `make up`"),
+        (["staging"], "cannot run pulumi in .: No such file or directory. Install the Pulumi CLI and name the folder"),
+    ],
+)
+def test_contract_pull_that_cannot_work_is_one_line(
+    local_stack: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    result = CliRunner().invoke(app, ["contract", "pull", *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def fake_pulumi(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:

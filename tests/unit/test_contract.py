@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from adk_gke_sandbox.contract import CONTRACT_ENV, Contract, load, parse
+from adk_gke_sandbox import contract as contracts
+from adk_gke_sandbox.contract import CONTRACT_ENV, LOCAL_CONTEXT, Contract, find, load, local_stack, parse
 from adk_gke_sandbox.errors import ContractError
+from infra.local.layout import Layout
 
 CONTRACT = Contract(stack="test", image="registry/python@sha256:" + "0" * 64)
 
@@ -31,8 +33,8 @@ def test_what_it_does_not_know_is_an_error(change: dict[str, object], message: s
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
-def test_text_that_is_no_contract_is_an_error(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", b"\xff\xfe\xff", "[" * 100_000])
+def test_text_that_is_no_contract_is_an_error(text: str | bytes) -> None:
     with pytest.raises(ContractError, match="contract pull"):
         parse(text)
 
@@ -51,3 +53,37 @@ def test_a_missing_file_is_named_with_where_to_get_it(monkeypatch: pytest.Monkey
     monkeypatch.setenv(CONTRACT_ENV, "/nonexistent/contract.json")
     with pytest.raises(ContractError, match=r"cannot read the contract /nonexistent/contract.json: No such file"):
         load()
+
+
+def test_the_environment_comes_before_the_agents_mount_and_that_before_the_local_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [
+        tmp_path / "named.json",
+        tmp_path / "mount.json",
+        tmp_path / "adk-gke-sandbox" / "local" / "contract.json",
+    ]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(CONTRACT.to_json())
+    monkeypatch.setenv(CONTRACT_ENV, str(places[0]))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(contracts, "CONTRACT_MOUNT", places[1])
+    assert find() == places[0]
+    monkeypatch.delenv(CONTRACT_ENV)
+    assert find() == places[1]
+    places[1].unlink()
+    assert find() == places[2]
+    places[2].unlink()
+    assert find() == places[1]
+
+
+@pytest.mark.parametrize("variables", [{"XDG_STATE_HOME": "/state"}, {"HOME": "/home/me"}])
+def test_the_local_stack_is_looked_for_where_the_local_cluster_leaves_it(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    layout = Layout()
+    assert (local_stack(), LOCAL_CONTEXT) == (layout.state, layout.context)

@@ -18,6 +18,7 @@ import typer
 from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import CONTRACT_ENV, Contract
 from adk_gke_sandbox.execution import Limits, Reason
 from adk_gke_sandbox.paths.attempt import Stage
 
@@ -53,16 +54,17 @@ def quoted(cell: str) -> list[str]:
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_in_a_document_runs(code: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True
-    )
+    contract = tmp_path / "contract.json"
+    contract.write_text(Contract(stack="test", image="python:3.11-slim").to_json())
+    env = {**os.environ, "HOME": str(tmp_path), CONTRACT_ENV: str(contract)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 
 def commands() -> list[Any]:
     """Return each different line of a block that calls this package's command."""
-    lines = [line for block in blocks("", "console") for line in block.values[0].splitlines()]
-    known = [line.removeprefix("$ ").partition("  #")[0].strip() for line in lines]
+    lines = [line for block in blocks("", "console", "sh") for line in block.values[0].splitlines()]
+    known = [re.split(r"  #| \|\| ", line.removeprefix("$ "))[0].strip() for line in lines]
     return sorted({line for line in known if line.startswith("adk-gke-sandbox ") and "[OPTIONS]" not in line})
 
 
@@ -79,7 +81,29 @@ def test_there_are_commands_to_look_at() -> None:
     assert len(commands()) > 5
 
 
+def test_every_link_to_a_page_or_a_folder_leads_somewhere() -> None:
+    links = [
+        (path, target.partition("#")[0])
+        for path in DOCUMENTS
+        for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
+        if "://" not in target
+    ]
+    assert len(links) > 50
+    assert [(path.name, target) for path, target in links if not (path.parent / target).exists()] == []
+
+
 # What is written from the code, or must agree with it
+
+
+def test_the_extras_that_the_readme_names_are_the_packages(tmp_path: Path) -> None:
+    build = "import sys, uv_build; print(uv_build.prepare_metadata_for_build_wheel(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    metadata = (tmp_path / done.stdout.split()[-1] / "METADATA").read_text(encoding="utf-8")
+    assert set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.MULTILINE)) == {"adk", "infra"}
+    needed = re.findall(r"^Requires-Dist: ([\w-]+).*extra == '(\w+)'$", metadata, re.MULTILINE)
+    assert ("google-adk", "adk") in needed
+    assert {name for name, extra in needed if extra == "infra"} > {"pulumi", "pulumi-gcp", "pulumi-kubernetes"}
 
 
 @pytest.mark.parametrize("name", ["executor.md", "cli.md", "reasons.md"])

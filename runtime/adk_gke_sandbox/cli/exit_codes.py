@@ -7,6 +7,9 @@ from typing import Final
 from adk_gke_sandbox.execution import CODE_REASONS, Outcome, Reason
 
 EXIT_USAGE: Final = 2
+EXIT_OUTPUT: Final = 74
+"""The program completed, but not all of its output or files could be written here; ``EX_IOERR`` of sysexits(3)."""
+
 EXIT_TIMEOUT: Final = 124
 """The program ran longer than its timeout; as of timeout(1)."""
 

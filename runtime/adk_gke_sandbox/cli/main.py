@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from adk_gke_sandbox.cli import contract, preflight, run, sweep
-from adk_gke_sandbox.cli.exit_codes import EXIT_USAGE
-from adk_gke_sandbox.cli.output import fail
+from adk_gke_sandbox.cli.exit_codes import EXIT_OUTPUT, EXIT_USAGE
+from adk_gke_sandbox.cli.output import close, fail
 from adk_gke_sandbox.errors import SandboxError
 
 
@@ -23,6 +24,12 @@ class _Commands(TyperGroup):
         except SandboxError as error:
             fail(error)
             raise typer.Exit(EXIT_USAGE) from error
+        except OSError as error:
+            # Of standard input or output: files have messages of their own. A reader that has left wants none.
+            close(sys.stdout)
+            if not isinstance(error, BrokenPipeError):
+                fail(f"input or output failed: {error}")
+            raise typer.Exit(EXIT_OUTPUT) from error
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -8,14 +8,35 @@ from typing import Annotated, Any
 import typer
 
 from adk_gke_sandbox import contract as contracts
+from adk_gke_sandbox.cli.output import note
 from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import Contract
 
-CONTRACT_HELP = f"Contract; default: ${contracts.CONTRACT_ENV}, then the agents' mount."
+CONTRACT_HELP = f"Contract; default: ${contracts.CONTRACT_ENV}, then the agents' mount, then the local stack."
 
 ContractOption = Annotated[Path | None, typer.Option(help=CONTRACT_HELP)]
 NoContractOption = Annotated[bool, typer.Option("--no-contract", help="Use the options alone.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TextOption = Annotated[str | None, typer.Option()]
+
+
+def contract_in_use(named: Path | None) -> Contract:
+    """Return the contract that an option names, else the one that is found; say so if it is the local stack's.
+
+    Raises:
+        ContractError: no contract, or one that cannot be read.
+    """
+    path = named or contracts.find()
+    if not named and path.parent == contracts.local_stack():
+        note(f"stack local of this machine: {path}")
+    return contracts.load(path)
+
+
+def credentials(found: Contract, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with the local stack's kubeconfig, if it is that stack and they name no other credentials."""
+    if given.get("kubeconfig_path") or given.get("kubeconfig_context"):
+        return given
+    return {**given, "kubeconfig_path": contracts.local_kubeconfig(found)}
 
 
 def executor_config(contract: Path | None, no_contract: bool, **options: Any) -> ExecutorConfig:
@@ -31,4 +52,7 @@ def executor_config(contract: Path | None, no_contract: bool, **options: Any) ->
         ConfigError: an option that cannot work.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    return ExecutorConfig(**given) if no_contract else ExecutorConfig.from_contract(contract, **given)
+    if no_contract:
+        return ExecutorConfig(**given)
+    found = contract_in_use(contract)
+    return ExecutorConfig.from_contract(found, **credentials(found, given))

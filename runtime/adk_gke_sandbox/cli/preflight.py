@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from adk_gke_sandbox import contract as contracts
 from adk_gke_sandbox import preflight as checks
-from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption
+from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption, contract_in_use, credentials
 from adk_gke_sandbox.cli.output import ERR, OUT
 from adk_gke_sandbox.preflight.checks import Report, Status
 
@@ -31,9 +30,10 @@ def preflight(
 
     Exit code: 0 all is well, 1 something is wrong, 2 bad usage, 3 something could not be looked at.
     """
-    connection = {"kubeconfig_path": kubeconfig, "kubeconfig_context": context}
+    found = contract_in_use(contract)
+    connection = credentials(found, {"kubeconfig_path": kubeconfig, "kubeconfig_context": context})
     with ERR.status("") as status:
-        report = checks.run(contracts.load(contract), report=status.update, **connection)
+        report = checks.run(found, report=status.update, **connection)
     if as_json:
         typer.echo(json.dumps({**asdict(report), "exit_code": report.exit_code}, indent=2))
     else:

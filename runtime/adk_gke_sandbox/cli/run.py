@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from adk_gke_sandbox.cli.exit_codes import EXIT_SIGNAL, EXIT_USAGE, exit_code
+from adk_gke_sandbox.cli.exit_codes import EXIT_OUTPUT, EXIT_SIGNAL, exit_code
 from adk_gke_sandbox.cli.options import ContractOption, NoContractOption, TextOption, executor_config
-from adk_gke_sandbox.cli.output import ERR, fail, note, phases, show, write
+from adk_gke_sandbox.cli.output import ERR, Stream, fail, note, phases, prepare, write
 from adk_gke_sandbox.errors import ConfigError, SandboxError
-from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.execution import Ended, Event, File, Outcome, Output, Reason
 from adk_gke_sandbox.sandbox import Sandbox, failure_line
 
 
@@ -56,18 +56,39 @@ def run(
         kubeconfig_path=kubeconfig,
         kubeconfig_context=context,
     )
-    source = sys.stdin.buffer.read() if str(script) == "-" else _read(script)
+    source = _stdin() if str(script) == "-" else _read(script)
     code = source.decode("utf-8-sig", "surrogateescape")
     files = _input_files(file or [])
-    if output is not None and output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is not a folder", "Name a folder by --output")
+    if output is not None:
+        prepare(output)
+    streams = {"stdout": Stream(sys.stdout, raw=raw), "stderr": Stream(sys.stderr, raw=raw)}
     with _signals() as received:
-        outcome = Sandbox(config).run(code, files=files, argv=tuple(argv or ()), aborted=lambda: bool(received))
-    _show(outcome, verbose=verbose, raw=raw)
-    written = _keep(outcome.files, output, force=force)
+        events = Sandbox(config).stream(code, files=files, argv=tuple(argv or ()), aborted=lambda: bool(received))
+        outcome = _follow(events, streams)
+    # Before anything is printed: a reader that has left must cost no file.
+    written, faults = _keep(outcome.files, output, force=force)
+    _tell(outcome, verbose=verbose)
+    for line in written:
+        note(line)
+    faults += [f"cannot write {name}: {stream.fault}" for name, stream in streams.items() if stream.fault]
+    for fault in faults:
+        fail(fault)
     if outcome.reason is Reason.ABORTED:
         raise typer.Exit(EXIT_SIGNAL + received[0])
-    raise typer.Exit(exit_code(outcome) or (0 if written else EXIT_USAGE))
+    raise typer.Exit(exit_code(outcome) or (EXIT_OUTPUT if faults else 0))
+
+
+def _follow(events: Iterable[Event], streams: Mapping[str, Stream]) -> Outcome:
+    """Write the program's output as it comes; return what came of the execution."""
+    for event in events:
+        if isinstance(event, Output):
+            skipped = f"\n[... {event.skipped} bytes left out ...]\n" if event.skipped else ""
+            streams[event.stream].write(skipped.encode() + event.data)
+        elif isinstance(event, Ended):
+            outcome = event.outcome
+    for stream in streams.values():
+        stream.write(b"", last=True)
+    return outcome
 
 
 @contextmanager
@@ -80,6 +101,12 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal(number, handler)
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed", "Name a file in place of -")
+    return sys.stdin.buffer.read()
 
 
 def _read(path: Path) -> bytes:
@@ -97,26 +124,22 @@ def _input_files(paths: list[Path]) -> tuple[File, ...]:
     return tuple(File(name=path.name, content=_read(path)) for path in paths)
 
 
-def _keep(files: tuple[File, ...], output: Path | None, *, force: bool) -> bool:
-    """Write the output files, or list them; return whether nothing was in the way."""
-    kept = True
+def _keep(files: tuple[File, ...], output: Path | None, *, force: bool) -> tuple[list[str], list[SandboxError | str]]:
+    """Write the output files, or list them; return a line for each, and what was in the way of others."""
+    if output is None:
+        lines = [f"file {file.name}: {len(file.content)} bytes" for file in files]
+        return [*lines, "keep the files with --output DIR"] if files else [], []
+    written: list[str] = []
+    faults: list[SandboxError | str] = []
     for file in files:
-        if output is None:
-            note(f"file {file.name}: {len(file.content)} bytes")
-            continue
         try:
-            note(f"wrote {write(output, file, force=force)}")
+            written.append(f"wrote {write(output, file, force=force)}")
         except SandboxError as error:
-            kept = False
-            fail(error)
-    if files and output is None:
-        note("keep the files with --output DIR")
-    return kept
+            faults.append(error)
+    return written, faults
 
 
-def _show(outcome: Outcome, *, verbose: bool, raw: bool) -> None:
-    for stream, data in ((sys.stdout, outcome.stdout), (sys.stderr, outcome.stderr)):
-        show(data, stream.buffer, raw=raw)
+def _tell(outcome: Outcome, *, verbose: bool) -> None:
     for warning in (*(f"left out {left}" for left in outcome.files_left_out), *outcome.warnings):
         note(warning, style="yellow")
     if outcome.reason is not Reason.COMPLETED and (verbose or outcome.reason is not Reason.ERROR):
