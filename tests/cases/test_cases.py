@@ -271,7 +271,7 @@ def test_an_agent_run(flow: str, executor: Any, tmp_path: Path) -> None:
 
 def command(contract: Contract, kubeconfig: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "contract.json").write_text(contract.to_json())
-    program = [sys.executable, "-m", "adk_gke_sandbox.cli.main", "run", *arguments]
+    program = [str(Path(sys.executable).with_name("adk-gke-sandbox")), "run", *arguments]
     return subprocess.run(
         [*program, "--contract", "contract.json", "--kubeconfig", str(kubeconfig)],
         cwd=folder,
