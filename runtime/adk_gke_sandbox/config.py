@@ -142,7 +142,7 @@ class ExecutorConfig(BaseModel):
     """What the model is shown of one execution at the most, in characters: both streams, their beginning and end, and
     what became of files. All that ``limits`` keeps is in the outcome."""
     keep_output: Annotated[bool, Field(strict=True)] = False
-    """Whether output that the model is not shown in full is saved as artifacts, ``stdout_1.txt`` and ``stderr_1.txt``."""
+    """Whether output that the model is not shown in full becomes artifacts, ``stdout_1.txt`` and ``stderr_1.txt``."""
 
     _contract: Contract | None = PrivateAttr(default=None)
 

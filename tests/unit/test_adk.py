@@ -99,8 +99,16 @@ def test_a_success_that_shows_nothing_says_so_unless_there_are_files() -> None:
 
 @pytest.mark.parametrize(
     ("last_line", "told"),
-    [("frame", True), ("frame.shape", True), ("totals['a'][0]", True), ("print(x)", False), ("x = 1", False), ("pass", False)]
-    + [("    frame", False), ("frame.plot()", False)],
+    [
+        ("frame", True),
+        ("frame.shape", True),
+        ("totals['a'][0]", True),
+        ("print(x)", False),
+        ("x = 1", False),
+        ("pass", False),
+        ("    frame", False),
+        ("frame.plot()", False),
+    ],
 )
 def test_a_last_line_that_only_a_notebook_would_show_is_told_of(last_line: str, told: bool) -> None:
     result = to_result(outcome(Reason.COMPLETED, stdout=b"1\n"), code=f"print(1)\n{last_line}\n")
@@ -110,9 +118,7 @@ def test_a_last_line_that_only_a_notebook_would_show_is_told_of(last_line: str, 
 def test_a_failure_says_who_failed_and_repeats_both_streams() -> None:
     given = outcome(Reason.ERROR, exit_code=3, stdout=b"one\n", stderr=b"Traceback\nhint: so\n", started=True)
     result = to_result(given)
-    assert result.stderr == (
-        "your code failed: Error: exit code 3\n[stdout]\none\n[stderr]\nTraceback\nhint: so\n"
-    )
+    assert result.stderr == ("your code failed: Error: exit code 3\n[stdout]\none\n[stderr]\nTraceback\nhint: so\n")
     assert (result.stdout, result.exit_code) == ("one\n", 3)
 
 

@@ -1,25 +1,40 @@
-"""Names of artifacts and texts of sessions, by the rules of ADK's stores; the stores themselves are in test_stores.py."""
+"""Names of artifacts and texts of sessions, whatever they are: by the rules of ADK's stores, and in some of them.
+
+What ADK's runner brings to them is in test_stores.py.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from hypothesis import example, given
+from google.adk.artifacts import FileArtifactService, InMemoryArtifactService
+from google.adk.code_executors.code_execution_utils import CodeExecutionUtils
+from google.adk.events import Event, EventActions
+from google.adk.sessions import DatabaseSessionService
+from google.genai import types
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adk_gke_sandbox.adk.names import artifact_names, storable, storable_json
+from adk_gke_sandbox.adk.results import to_result
+from adk_gke_sandbox.execution import File, Outcome, Reason
 
 NAMES = st.lists(st.text(st.characters(categories=None), max_size=300) | st.text("a.:/ \\A\0", max_size=9), max_size=6)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["-rf.csv", ".hidden", "100%20.txt", "~.txt", "sub/deep/er/x.txt", "x" * 196 + ".txt", "data[1].csv", "null.txt"]
-    # As macOS names screenshots, and as tables are named in Japan.
-    + ["Screenshot 9.41.00\u202fPM.png", "売上\u3000一月.csv"],
+    [
+        *("-rf.csv", ".hidden", "100%20.txt", "~.txt", "sub/deep/er/x.txt", "x" * 196 + ".txt", "data[1].csv", "null"),
+        # As macOS names screenshots, and as tables are named in Japan.
+        *("Screenshot 9.41.00\u202fPM.png", "売上\u3000一月.csv"),
+    ],
 )
 def test_a_name_that_every_store_takes_is_kept(name: str) -> None:
     assert artifact_names([name]) == [name]
@@ -67,7 +82,7 @@ def test_names_that_differ_by_case_or_accents_alone_become_different() -> None:
 
 
 def cloud_storage_takes(name: str) -> bool:
-    """https://cloud.google.com/storage/docs/objects#naming; ADK puts up to three names of 128 bytes before, and a number."""
+    """https://cloud.google.com/storage/docs/objects#naming; ADK adds up to three names of 128 bytes and a number."""
     return 0 < len(name.encode()) <= 1024 - 3 * 129 - 20 and not set(name) & set("\r\n") and name not in (".", "..")
 
 
@@ -119,3 +134,47 @@ def test_a_text_in_json_can_be_stored_once_it_is_read(text: str) -> None:
         return found
 
     assert read(storable_json(json.dumps(text))) == storable(read(json.dumps(text)))
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def services(loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("stores")
+    sessions = DatabaseSessionService(f"sqlite+aiosqlite:///{folder / 'sessions.db'}")
+    yield sessions, (InMemoryArtifactService(), FileArtifactService(folder))
+    loop.run(sessions.close())
+
+
+@pytest.mark.timeout(60)
+@settings(max_examples=40)
+@given(names=NAMES, output=st.binary(max_size=99), reason=st.sampled_from([Reason.COMPLETED, Reason.ERROR]))
+def test_whatever_a_program_writes_adks_services_keep_it(
+    loop: asyncio.Runner, services: Any, names: list[str], output: bytes, reason: Reason
+) -> None:
+    sessions, artifacts = services
+    files = tuple(File(name=name, content=str(at).encode()) for at, name in enumerate(names))
+    result = to_result(Outcome(name="x", reason=reason, stdout=output, stderr=output, files=files))
+    content = types.Content(parts=[CodeExecutionUtils.build_code_execution_result_part(result)])
+    actions = EventActions(artifact_delta={file.name: 0 for file in result.output_files})
+
+    async def keep() -> None:
+        owner = {"app_name": "test", "user_id": "ada"}
+        session = await sessions.create_session(**owner)
+        await sessions.append_event(session, Event(author="coder", content=content, actions=actions))
+        found = await sessions.get_session(**owner, session_id=session.id)
+        assert found.events[0].content == content
+        assert found.events[0].actions.artifact_delta == actions.artifact_delta
+        for service in artifacts:
+            for file in result.output_files:
+                part = types.Part.from_bytes(data=file.content, mime_type=file.mime_type)
+                await service.save_artifact(**owner, session_id=session.id, filename=file.name, artifact=part)
+            for file in result.output_files:
+                part = await service.load_artifact(**owner, session_id=session.id, filename=file.name)
+                assert part.inline_data.data == file.content
+
+    loop.run(keep())

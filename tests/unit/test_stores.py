@@ -56,7 +56,9 @@ def ended(reason: Reason = Reason.COMPLETED, *names: str, **fields: Any) -> Outc
 def coder(sandbox: Ended, *replies: Any, **settings: Any) -> LlmAgent:
     executor = GkeCodeExecutor(**settings)
     executor._sandbox = sandbox  # type: ignore[assignment]
-    return LlmAgent(name="coder", description="codes", model=ScriptedModel(replies=list(replies)), code_executor=executor)
+    return LlmAgent(
+        name="coder", description="codes", model=ScriptedModel(replies=list(replies)), code_executor=executor
+    )
 
 
 async def turn(runner: Runner, session_id: str, *parts: types.Part) -> list[str]:
@@ -141,7 +143,9 @@ def test_every_file_is_kept_and_named_whatever_keeps_the_artifacts(make: Any, re
 
 
 def test_figures_are_numbered_on_from_turn_to_turn_and_within_one() -> None:
-    sandbox = Ended(ended(Reason.COMPLETED, "figure_1.png", "figure_2.png"), ended(), ended(Reason.ERROR, "figure_3.png"), ended())
+    sandbox = Ended(
+        ended(Reason.COMPLETED, "figure_1.png", "figure_2.png"), ended(), ended(Reason.ERROR, "figure_3.png"), ended()
+    )
 
     async def run() -> None:
         service = InMemorySessionService()
@@ -191,4 +195,3 @@ def test_figures_are_numbered_on_in_a_session_whose_events_another_process_kept(
 
     asyncio.run(run(second, asyncio.run(run(first, ""))))
     assert second.asked[0]["first_figure"] == 5
-

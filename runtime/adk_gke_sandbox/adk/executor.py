@@ -23,6 +23,7 @@ from adk_gke_sandbox.telemetry import log
 if TYPE_CHECKING:
     from google.adk.agents.invocation_context import InvocationContext
 
+
 # ADK's own timeout is a whole number or None.
 class GkeCodeExecutor(ExecutorConfig, BaseCodeExecutor):  # type: ignore[misc]
     """Runs model-written Python in gVisor sandboxes on GKE; a drop-in for ADK's class of this name.
@@ -59,8 +60,8 @@ class GkeCodeExecutor(ExecutorConfig, BaseCodeExecutor):  # type: ignore[misc]
     def _refuse_agent_sandbox(cls, value: Any, info: ValidationInfo) -> Any:
         if value not in ("job", None):
             raise ConfigError(
-                f"{info.field_name}={value!r}: GKE Agent Sandbox is not used here; every execution is a Job of its own, "
-                "which runtime_class isolates",
+                f"{info.field_name}={value!r}: GKE Agent Sandbox is not used here; every execution is a Job of its "
+                "own, which runtime_class isolates",
                 "Leave it out. What a template would say comes from the stack's contract: from_contract()",
             )
         return value

@@ -37,7 +37,8 @@ _TIMEOUT_EXIT: Final = 124
 """Exit code of a program that was killed for its time, as of coreutils' timeout(1)."""
 
 _VALUE: Final = re.compile(r"(?!pass$)[^\W\d]\w*(\.\w+|\[[^\[\]]*\])*")
-"""A last line that is a name, with attributes and items of it: a notebook would show its value. A call may show its own."""
+"""A last line that is a name, with attributes and items of it. A notebook would show its value; a call may show its own
+itself."""
 
 _FRAME_CHARACTERS: Final = 200
 """Room for the lines between the parts of a result."""
@@ -63,7 +64,9 @@ def to_result(
     if any(mark in code for mark in ONE_LINE_RESULTS):
         return _skill_result(outcome, characters)
     done = outcome.reason is Reason.COMPLETED
-    stdout, stderr = (as_shown(storable(stream.decode("utf-8", "replace"))) for stream in (outcome.stdout, outcome.stderr))
+    stdout, stderr = (
+        as_shown(storable(stream.decode("utf-8", "replace"))) for stream in (outcome.stdout, outcome.stderr)
+    )
     names = artifact_names([file.name for file in outcome.files])
     files = [_artifact(file, name) for file, name in zip(outcome.files, names, strict=True)]
     notes = list(_notes(outcome, names, code, stdout + stderr, characters // 8))
@@ -75,7 +78,9 @@ def to_result(
     most_of_stdout = max(room - most_of_stderr, room - len(stderr))
     advice = _ADVICE
     if keep_as is not None and len(stdout) + len(stderr) > room:
-        streams = {f"{name}_{keep_as}.txt": getattr(outcome, name) for name in ("stdout", "stderr") if getattr(outcome, name)}
+        streams = {
+            f"{name}_{keep_as}.txt": getattr(outcome, name) for name in ("stdout", "stderr") if getattr(outcome, name)
+        }
         kept = artifact_names([*names, *streams])[len(names) :]
         files += [AdkFile(name=name, content=content) for name, content in zip(kept, streams.values(), strict=True)]
         advice = f"all of it is in {' and '.join(kept)}"
