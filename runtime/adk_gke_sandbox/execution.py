@@ -39,7 +39,7 @@ class Reason(StrEnum):
     INVALID_REQUEST = "InvalidRequest"
     """The caller's files, or settings of this one call, cannot work; nothing was sent to the cluster."""
     REQUEST_TOO_LARGE = "RequestTooLarge"
-    """Code and input files together are more than this path carries; nothing was sent to the cluster."""
+    """Code and input files together are more than this path, or the API server, takes; the program was not started."""
     FORBIDDEN = "Forbidden"
     """The executor's identity may not do what it must."""
     SANDBOX_LOST = "SandboxLost"

@@ -121,7 +121,7 @@ class Sandbox:
         labels: Mapping[str, str] | None = None,
         invocation_id: str = "",
         aborted: Callable[[], bool] = lambda: False,
-        on_event: Callable[[Event], None] = lambda _: None,
+        on_event: Callable[[Event], object] = lambda _: None,
     ) -> Outcome:
         """Run a program and return what came of it; trouble with the cluster is an outcome, too.
 
@@ -174,7 +174,8 @@ class Sandbox:
         events: SimpleQueue[Event | None] = SimpleQueue()
         ended, given_up = self._begin(code, options, events.put)
         try:
-            yield from iter(events.get, None)
+            while event := events.get():
+                yield event
             yield Ended(outcome=ended.result())
         finally:
             given_up.set()
@@ -192,7 +193,7 @@ class Sandbox:
         """
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        ended, given_up = self._begin(code, options, partial(loop.call_soon_threadsafe, events.put_nowait))
+        ended, given_up = self._begin(code, options, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
         try:
             while event := await events.get():
                 yield event
@@ -230,7 +231,7 @@ class Sandbox:
         return outcome
 
     def _begin(
-        self, code: str, options: RunOptions, put: Callable[[Event | None], None]
+        self, code: str, options: RunOptions, put: Callable[[Event | None], object]
     ) -> tuple[Future[Outcome], threading.Event]:
         """Begin to run a program in a thread of its own; return what will come of it, and the flag that aborts it.
 

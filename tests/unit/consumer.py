@@ -50,13 +50,13 @@ async def at_once(sandbox: Sandbox) -> list[Outcome]:
         async for event in events:
             if isinstance(event, Ended):
                 assert_type(event.outcome.files, tuple[File, ...])
-    return await asyncio.gather(sandbox.arun("1"), sandbox.arun("2", name="two"))
+    return [await sandbox.arun("1"), *await asyncio.gather(sandbox.arun("2", name="two"), sandbox.arun("3"))]
 
 
 def mistakes(sandbox: Sandbox) -> None:
     sandbox.run(b"print(1)")  # type: ignore[arg-type]
     sandbox.run("1", file={})  # type: ignore[call-arg]
     sandbox.stream("1", file={})  # type: ignore[call-arg]
-    sandbox.stream("1", files={"a": 1})  # type: ignore[dict-item]
+    sandbox.stream("1", files={"a": 1})  # type: ignore[arg-type]
     ExecutorConfig(timeout=5)  # type: ignore[call-arg]
     sandbox.run("1").stdout = b""  # type: ignore[misc]

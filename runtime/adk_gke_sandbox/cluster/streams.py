@@ -136,14 +136,16 @@ class Watch:
                 continue
             try:
                 event = json.loads(line)
-                change, name = event["type"], event["object"]["metadata"]["name"]
+                change, found = event["type"], event["object"]
+                if change not in ("ADDED", "MODIFIED", "DELETED", "ERROR"):
+                    continue
+                name = found["metadata"]["name"]
             except (ValueError, LookupError, TypeError, AttributeError):
                 # An ERROR is among these: what it brings is no object of the list.
                 self._stream.close()
                 break
-            if change in ("ADDED", "MODIFIED", "DELETED"):
-                changes.append((change, event["object"]))
-                (self._known.discard if change == "DELETED" else self._known.add)(name)
+            changes.append((change, found))
+            (self._known.discard if change == "DELETED" else self._known.add)(name)
         return changes
 
     def reopen(self) -> list[Change]:

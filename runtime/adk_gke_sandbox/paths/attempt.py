@@ -125,7 +125,7 @@ class Attempt:
         schedule_seconds: float,
         program_seconds: float,
         aborted: Callable[[], bool] = lambda: False,
-        on_event: Callable[[Event], None] = lambda _: None,
+        on_event: Callable[[Event], object] = lambda _: None,
         clock: Clock | None = None,
         begin: float | None = None,
     ) -> None:
