@@ -344,6 +344,7 @@ class TestFiles:
         found = run(f"for name in {names!a}: open(name, 'w')")
         assert {file.name for file in found.files} == {name for name in names if not name_fault(name)}
         assert len(found.files) + len(found.files_left_out) == len(names)
+        assert all(entry.endswith("or is not UTF-8") for entry in found.files_left_out)
 
     def test_a_name_that_is_refused_is_named_with_escapes(self, run: Run) -> None:
         found = run(r"for name in (b'a\nb', b'\xffc', '\u2028d'.encode()): open(name, 'w')")

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Dict
 
-    from adk_gke_sandbox.pod.frames import LINE_BYTES, MESSAGE_CHARACTERS, Frames, base64, quote
+    from adk_gke_sandbox.pod.frames import LINE_BYTES, MESSAGE_CHARACTERS, Frames, base64, to_json
 
     Json = Dict[str, Any]
 else:
-    from frames import LINE_BYTES, MESSAGE_CHARACTERS, base64, quote
+    from frames import LINE_BYTES, MESSAGE_CHARACTERS, base64, to_json
 
 FILE_HEAD_BYTES = 200
 """The most that a frame of a file takes beside its name and its data."""
@@ -74,7 +74,7 @@ def send_files(frames: Frames, known: dict[str, os.stat_result], limits: Json, r
                 with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
                     allowed -= send_file(frames, name, source, status.st_size, chunk)
         except OSError as error:
-            fault = error.strerror
+            fault = error.strerror or str(error)
         if fault:
             left_out.append(f"{shown(name)}: {fault}")
     return [*bounded(left_out, LEFT_OUT_MAX, LEFT_OUT_BYTES), *elsewhere()]
@@ -117,7 +117,7 @@ def shown(name: str, characters: int = MESSAGE_CHARACTERS) -> str:
 
 def file_room(name: str, reply_bytes: int) -> tuple[int, int]:
     """Return how many bytes of a file one frame takes, and a part of the reply; -1 if not even an empty file."""
-    head = FILE_HEAD_BYTES + len(quote(name).encode("utf-8", "replace"))
+    head = FILE_HEAD_BYTES + len(to_json(name).encode("utf-8", "replace"))
     # Base64 makes four bytes of three.
     chunk = (LINE_BYTES - head) // 4 * 3
     frames, rest = divmod(reply_bytes, LINE_BYTES)
@@ -162,7 +162,7 @@ def elsewhere() -> list[str]:
 def bounded(entries: list[str], count: int, size_bytes: int, where: str = "") -> list[str]:
     """Return the first entries, as many as there is room for, and the number of the others."""
     for kept, entry in enumerate(entries):
-        size_bytes -= len(quote(entry).encode("utf-8", "replace"))
+        size_bytes -= len(to_json(entry).encode("utf-8", "replace"))
         if kept == count or size_bytes < 0:
             return [*entries[:kept], f"and {len(entries) - kept} more{where}"]
     return entries
@@ -173,7 +173,8 @@ def walk(top: str, left_out: list[str], skipped: tuple[str, ...] = ()) -> Iterat
 
     What is not seen is added to ``left_out``; folders in ``skipped`` are passed over.
     """
-    folders, later = [top], []
+    folders = [top]
+    later: list[str] = []
     seen = 0
     while folders or later:
         folder = folders.pop() if folders else later.pop()

@@ -263,7 +263,7 @@ def save_figures_at_end(pod: str, first: int) -> None:
 
     # A module that is preloaded is there already.
     Watch.find_spec("matplotlib")
-    sys.meta_path.insert(0, Watch)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Watch)
     threading._shutdown = end  # type: ignore[attr-defined]
 
 
