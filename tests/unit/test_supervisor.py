@@ -229,7 +229,7 @@ class TestLines:
 def test_threads_have_small_stacks_also_in_interpreters_that_the_program_starts(run: Run) -> None:
     code = "import threading; print(threading.stack_size())"
     found = run(f"{code}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {code!r}])")
-    assert found.stdout == b"1048576\n1048576\n"
+    assert found.stdout == b"2097152\n2097152\n"
 
 
 @pytest.mark.parametrize(
@@ -555,7 +555,7 @@ HINTS: Mapping[str, tuple[str, str]] = {
     "part of a package": ("import numpy\nimport numpy.no_such", "which has no numpy.no_such"),
     "file of an earlier run": ("import helpers", "there is no helpers.py: each run starts in a fresh folder"),
     "hidden package": ("import os\nopen('json.py', 'w')\nfrom json import dumps", "json is the file "),
-    "other version": ("import numpy\nnumpy.float", "which has no float"),
+    "other version": ("import numpy\nnumpy.float", "which has no such attribute"),
     "name of another version": ("from numpy import no_such", "which has no such name: cannot import name 'no_such'"),
     "pip": (
         "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'pip', 'no-such'], check=True)",
@@ -586,7 +586,6 @@ HINTS: Mapping[str, tuple[str, str]] = {
     "server": ("import socket\nsocket.create_connection(('127.0.0.1', 1))", "servers there are those"),
     "encoding": ("open('f', 'wb').write(b'\\xfcber')\nopen('f').read()", "encoding='cp1252'"),
     "Excel": ("open('f', 'wb').write(b'PK\\x03\\x04\\xff')\nopen('f').read()", "pandas.read_excel"),
-    "column": ("import pandas\npandas.DataFrame({'total': [1]})['sum']", "the columns are: 'total'"),
     "environment": ("import os\nos.environ['API_KEY']", "no environment variables of its caller"),
     "argument": ("import sys\nprint(sys.argv[1])", "there are no arguments"),
     "recursion": ("def f(): f()\nf()", "use a loop"),

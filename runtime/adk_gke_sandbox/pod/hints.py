@@ -147,7 +147,9 @@ def failed_import(error: Any) -> str:
 def missing_attribute(error: Any) -> str:
     """The package is there in another version."""
     thing = getattr(error, "obj", None)
-    return version_of(thing.__name__ if isinstance(thing, type(sys)) else type(thing).__module__, str(error.name))
+    if thing is None:
+        return version_of(raised_in(error), "such attribute")
+    return version_of(thing.__name__ if isinstance(thing, type(sys)) else type(thing).__module__, error.name)
 
 
 def syntax(error: Any) -> str:
@@ -165,12 +167,15 @@ def unknown_name(error: Any) -> str:
         return NOTEBOOK
     if name in ("true", "false", "null"):
         return "true, false and null are JSON: Python's are True, False and None; json.loads reads a text"
+    called = frames(error)
+    if called[0].f_globals is not main or called[-1].f_globals is not main:
+        return ""
     import _symtable
 
-    with open(main["__file__"], "rb") as source:
+    with open(called[-1].f_code.co_filename, "rb") as source:
         flags = _symtable.symtable(source.read(), "main.py", "exec").symbols.get(name, 0)
-    # Bound by an assignment or an import, but too late; or the name is another module's.
-    if flags & (2 | 128) or frames(error)[0].f_globals is not main:
+    # By an assignment or an import, but too late.
+    if flags & (2 | 128):
         return ""
     return f"this program does not define {name}: variables, functions and imports of earlier runs are gone"
 
@@ -187,6 +192,7 @@ def missing_file(error: Any) -> str:
 
 def missing_command(name: str) -> str:
     """Return that a command is not in the image."""
+    name = os.path.basename(name)
     why = NO_INSTALL if name in INSTALLERS else "use a module of Python in its place"
     return NO_FFMPEG if name == "ffmpeg" else f"the command {name} is not in this image: {why}"
 
@@ -224,7 +230,7 @@ RULES: tuple[tuple[str, Any, Any], ...] = (
     ("ModuleNotFoundError", None, missing_module),
     ("ImportError", lambda e: type(e) is ImportError, failed_import),
     ("AttributeError", None, missing_attribute),
-    ("SyntaxError", lambda e: str(e.filename).endswith(".py"), syntax),
+    ("SyntaxError", lambda e: not str(e.filename).startswith("<"), syntax),
     ("NameError", lambda e: type(e) is NameError, unknown_name),
     ("FileNotFoundError", lambda e: isinstance(e.filename, (str, bytes)), missing_file),
     ("subprocess.CalledProcessError", None, failed_command),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Json = Dict[str, Any]
 
-STACK_BYTES = 1024 * 1024
+STACK_BYTES = 2 * 1024 * 1024
 """Stack of a thread that asks for no size: the usual 8 MiB count as memory, used or not.
 
 Enough for Python's own limit of recursion, also through C.
@@ -209,7 +209,7 @@ def set_limits(limits: Json) -> None:
 
     bounds = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, limits["open_files"])]
     if limits["processes"]:
-        bounds.append((resource.RLIMIT_NPROC, limits["processes"]))
+        bounds.append((resource.RLIMIT_NPROC, limits["processes"] + tasks_of_others()))
     if limits["written_file_bytes"]:
         bounds.append((resource.RLIMIT_FSIZE, limits["written_file_bytes"]))
     if limits["memory_bytes"]:
@@ -218,6 +218,21 @@ def set_limits(limits: Json) -> None:
         hard = resource.getrlimit(bound)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(bound, (value, value))
+
+
+def tasks_of_others() -> int:
+    """Return how many processes and threads the kernel counts for this user beside this one.
+
+    Those of the pod's other containers are among them, which cannot be seen; so the count is where a thread starts.
+    """
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    for count in range(1, 100):
+        resource.setrlimit(resource.RLIMIT_NPROC, (count + 1, hard))
+        if not no_more_tasks():
+            return count - 1
+    return 0
 
 
 def load(pod: str, name: str) -> Json:
