@@ -7,7 +7,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH100, PTH112, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH109, PTH112, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def raised_in(error: Any) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Return names in a row, and how many more there are."""
-    text, left = "", sorted(names, key=str.lower)
+    text, left = "", list(names)
     while left and len(text) + len(left[0]) < LISTED_CHARACTERS:
         text += f", {left.pop(0)}"
     return text[2:] + (f" and {len(left)} more" if left else "") or "none"
@@ -104,7 +104,7 @@ def packages() -> str:
     """Return which packages are installed; importing ``importlib.metadata`` would take longer."""
     entries = [entry for folder in filter(os.path.isdir, sys.path) for entry in os.listdir(folder)]
     names = {entry.partition("-")[0] for entry in entries if entry.endswith((".dist-info", ".egg-info"))}
-    return f"Installed are: {listed(names)}"
+    return f"Installed are: {listed(sorted(names, key=str.lower))}"
 
 
 def version_of(module: Any, missing: str) -> str:
@@ -186,8 +186,10 @@ def missing_file(error: Any) -> str:
     if raised_in(error) in ("subprocess._execute_child", "os._execvpe"):
         return missing_command(name)
     folder = os.path.dirname(os.path.abspath(name))
-    prefix = "" if os.path.isdir(folder) else f"there is no folder {folder} (os.makedirs makes one); "
-    return f"{prefix}{FRESH}. In {os.getcwd()} there are: {listed(set(os.listdir()) - {'main.py'})}"
+    prefix = (
+        "" if os.path.isdir(folder) else f"there is no folder {folder}: make one below {os.getcwd()} with os.makedirs; "
+    )
+    return f"{prefix}{FRESH}. In {os.getcwd()} there are: {listed(sorted(set(os.listdir()) - {'main.py'}))}"
 
 
 def missing_command(name: str) -> str:
@@ -237,7 +239,7 @@ RULES: tuple[tuple[str, Any, Any], ...] = (
     ("KeyError", lambda e: raised_in(e) == "os.__getitem__", "a sandbox has no environment variables of its caller"),
     ("KeyError", None, missing_column),
     ("OSError", lambda e: e.errno == errno.EROFS, not_writable),
-    ("OSError", lambda e: raised_in(e).endswith(".check_parent_directory"), "os.makedirs makes a folder"),
+    ("OSError", lambda e: raised_in(e).endswith(".check_parent_directory"), "make the folder with os.makedirs"),
     ("PermissionError", lambda e: e.filename, not_writable),
     ("PermissionError", None, "there are no special rights here: ports below 1024 and devices are out of reach"),
     ("sqlite3.OperationalError", lambda e: "unable to open" in str(e) or "readonly" in str(e), not_writable),
