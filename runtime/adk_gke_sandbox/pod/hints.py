@@ -80,7 +80,8 @@ def hint_for(error: Any) -> str:
 
 def frames(error: Any) -> list[Any]:
     """Return the frames of a traceback, the innermost first."""
-    found, trace = [], error.__traceback__
+    found: list[Any] = []
+    trace = error.__traceback__
     while trace is not None:
         found.insert(0, trace.tb_frame)
         trace = trace.tb_next
@@ -170,7 +171,7 @@ def unknown_name(error: Any) -> str:
     called = frames(error)
     if called[0].f_globals is not main or called[-1].f_globals is not main:
         return ""
-    import _symtable
+    import _symtable  # type: ignore[import-not-found]
 
     with open(called[-1].f_code.co_filename, "rb") as source:
         flags = _symtable.symtable(source.read(), "main.py", "exec").symbols.get(name, 0)
