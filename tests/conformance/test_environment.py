@@ -94,7 +94,9 @@ def test_nothing_of_what_started_it_is_left(facts: dict[str, Any]) -> None:
     assert not {"supervisor", "frames", "processes", "worker"} & set(facts["modules"])
     assert [entry for entry in facts["path"] if "worker" in entry or "sandbox" in entry] == []
     assert "PYTHONPATH" not in facts["environ"]
-    assert facts["descriptors"] == [0, 1, 2, 3, 255], "3 is that of the listing itself, 255 tells the supervisor of the end"
+    assert facts["descriptors"] == [0, 1, 2, 3, 255], (
+        "3 is that of the listing itself, 255 tells the supervisor of the end"
+    )
 
 
 @facts_program()

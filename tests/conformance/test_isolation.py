@@ -236,8 +236,8 @@ def test_no_name_is_resolved(outcome: Outcome) -> None:
 
 
 @program(
-    "import os, signal, time\nprint('before', end='', flush=True)\ntime.sleep(0.5)\nos.kill(os.getppid(), signal.SIGKILL)\n"
-    "time.sleep(60)"
+    "import os, signal, time\nprint('before', end='', flush=True)\ntime.sleep(0.5)\n"
+    "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)"
 )
 def test_killing_the_supervisor_is_no_success(outcome: Outcome) -> None:
     assert (outcome.reason, outcome.started) == (Reason.SANDBOX_LOST, True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from adk_gke_sandbox.execution import Outcome, Reason
@@ -102,7 +104,27 @@ def test_an_exception_in_an_input_module_names_its_file_and_line(outcome: Outcom
 
 @program("import no_such_package")
 def test_a_missing_package_is_named(outcome: Outcome) -> None:
-    assert outcome.stderr.endswith(b"ModuleNotFoundError: No module named 'no_such_package'\n")
+    *_, error, hint = outcome.stderr.decode().splitlines()
+    assert error == "ModuleNotFoundError: No module named 'no_such_package'"
+    assert re.fullmatch(
+        "hint: no_such_package is not in this image, .* Installed are: .*matplotlib, numpy.*, pandas.*", hint
+    )
+
+
+@program("import pandas\npandas.DataFrame({'total': [1]})['sum']")
+def test_a_column_that_is_not_there_is_answered_with_those_that_are(outcome: Outcome) -> None:
+    assert outcome.stderr.endswith(b"\nhint: the columns are: 'total'\n")
+
+
+@program("import pandas\npandas.read_csv('https://data.example.invalid/iris.csv')")
+def test_an_address_of_the_network_is_answered_with_the_absence_of_it(outcome: Outcome) -> None:
+    assert outcome.wall_seconds < 15
+    assert b"\nhint: this sandbox could not reach the network" in outcome.stderr
+
+
+@program("open('/data.csv', 'w')")
+def test_a_place_that_cannot_be_written_is_answered_with_those_that_can(outcome: Outcome) -> None:
+    assert b"\nhint: only /workspace and /tmp can be written" in outcome.stderr
 
 
 @program("print('before')\nx = = 1\n")

@@ -21,6 +21,8 @@ from adk_gke_sandbox.protocol import Transcript, encode_request, name_fault
 SUPERVISOR = Path(__file__).parents[2] / "runtime/adk_gke_sandbox/pod/supervisor.py"
 PROGRAMS = sorted(SUPERVISOR.parent.glob("*.py"))
 NONCE = "0123456789abcdef"
+WITH_USER_SITE = str(getattr(sys, "_base_executable", sys.executable))
+"""The interpreter outside of the virtual environment, in which there is no user's folder of packages."""
 
 Run = Callable[..., Outcome]
 
@@ -138,7 +140,7 @@ def test_program_does_what_python_main_py_does(name: str, run: Run, place: Place
     expected = plain(place, code, "one", "two words")
     found = run(code, argv=("one", "two words"))
     assert found.stdout.decode() == expected.stdout.decode()
-    assert found.stderr.decode() == expected.stderr.decode()
+    assert re.sub("hint: .*\n$", "", found.stderr.decode()) == expected.stderr.decode()
     returned = expected.returncode
     assert (found.exit_code, found.signal) == (
         (returned, "") if returned >= 0 else (128 - returned, signal.Signals(-returned).name)
@@ -210,7 +212,8 @@ class TestLines:
         ],
         ids=["program", "fork", "interpreter", "isolated interpreter"],
     )
-    def test_a_line_is_written_when_it_is_printed(self, start: str, arrives: bool, run: Run) -> None:
+    def test_a_line_is_written_when_it_is_printed(self, start: str, arrives: bool, run: Run, place: Place) -> None:
+        place.command[0] = WITH_USER_SITE
         text = "import os; print('whole'); os._exit(0)"
         found = run(f"import os, subprocess, sys\ntext = {text!r}\ndef work(): exec(text)\n{start}")
         assert found.stdout == b"whole\n" * arrives
@@ -226,10 +229,11 @@ class TestLines:
         )
 
 
-def test_threads_have_small_stacks_also_in_interpreters_that_the_program_starts(run: Run) -> None:
+def test_threads_have_small_stacks_also_in_interpreters_that_the_program_starts(run: Run, place: Place) -> None:
+    place.command[0] = WITH_USER_SITE
     code = "import threading; print(threading.stack_size())"
     found = run(f"{code}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {code!r}])")
-    assert found.stdout == b"1048576\n1048576\n"
+    assert found.stdout == b"2097152\n2097152\n"
 
 
 @pytest.mark.parametrize(
@@ -508,7 +512,7 @@ if __name__ == "__main__":
 NUMPY = "import numpy\nnumpy.ones(10**10)"
 LINKER = "raise ImportError('libx.so: failed to map segment from shared object')"
 GROUP = "try: bytearray(10**12)\nexcept MemoryError as e: error = e\nraise ExceptionGroup('all', [error])"
-NATIVE = "import os\nos.write(2, b\"terminate called\\n  what():  std::bad_alloc\\n\")\n"
+NATIVE = 'import os\nos.write(2, b"terminate called\\n  what():  std::bad_alloc\\n")\n'
 WORDS = "import sys\nsys.stderr.write('std::bad_alloc')\n"
 
 
@@ -531,7 +535,7 @@ WORDS = "import sys\nsys.stderr.write('std::bad_alloc')\n"
         ("held = [open('main.py') for _ in range(99)]", FILES),
         ("raise RuntimeError('OSError: [Errno 24] Too many open files')", ""),
         ("import os\nread, _ = os.pipe()\nos.set_blocking(read, False)\nos.read(read, 1)", ""),
-        ("raise RuntimeError(\"can't start new thread\")", ""),
+        ('raise RuntimeError("can\'t start new thread")', ""),
         ("import os\nos.closerange(3, 999)\nraise MemoryError", ""),
     ],
 )
@@ -556,7 +560,7 @@ HINTS: Mapping[str, tuple[str, str]] = {
     "part of a package": ("import numpy\nimport numpy.no_such", "which has no numpy.no_such"),
     "file of an earlier run": ("import helpers", "there is no helpers.py: each run starts in a fresh folder"),
     "hidden package": ("import os\nopen('json.py', 'w')\nfrom json import dumps", "json is the file "),
-    "other version": ("import numpy\nnumpy.float", "which has no float"),
+    "other version": ("import numpy\nnumpy.float", "which has no such attribute"),
     "name of another version": ("from numpy import no_such", "which has no such name: cannot import name 'no_such'"),
     "pip": (
         "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'pip', 'no-such'], check=True)",
@@ -587,7 +591,6 @@ HINTS: Mapping[str, tuple[str, str]] = {
     "server": ("import socket\nsocket.create_connection(('127.0.0.1', 1))", "servers there are those"),
     "encoding": ("open('f', 'wb').write(b'\\xfcber')\nopen('f').read()", "encoding='cp1252'"),
     "Excel": ("open('f', 'wb').write(b'PK\\x03\\x04\\xff')\nopen('f').read()", "pandas.read_excel"),
-    "column": ("import pandas\npandas.DataFrame({'total': [1]})['sum']", "the columns are: 'total'"),
     "environment": ("import os\nos.environ['API_KEY']", "no environment variables of its caller"),
     "argument": ("import sys\nprint(sys.argv[1])", "there are no arguments"),
     "recursion": ("def f(): f()\nf()", "use a loop"),
@@ -598,7 +601,10 @@ HINTS: Mapping[str, tuple[str, str]] = {
         "    with concurrent.futures.ProcessPoolExecutor(1) as pool: pool.submit(os._exit, 1).result()",
         "a process was killed",
     ),
-    "behind another exception": ("try: open('x')\nexcept OSError as e: raise ValueError('no data') from e", "fresh folder"),
+    "behind another exception": (
+        "try: open('x')\nexcept OSError as e: raise ValueError('no data') from e",
+        "fresh folder",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH100, PTH112, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH109, PTH112, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def hint_for(error: Any) -> str:
 
 def frames(error: Any) -> list[Any]:
     """Return the frames of a traceback, the innermost first."""
-    found, trace = [], error.__traceback__
+    found: list[Any] = []
+    trace = error.__traceback__
     while trace is not None:
         found.insert(0, trace.tb_frame)
         trace = trace.tb_next
@@ -94,7 +95,7 @@ def raised_in(error: Any) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Return names in a row, and how many more there are."""
-    text, left = "", sorted(names, key=str.lower)
+    text, left = "", list(names)
     while left and len(text) + len(left[0]) < LISTED_CHARACTERS:
         text += f", {left.pop(0)}"
     return text[2:] + (f" and {len(left)} more" if left else "") or "none"
@@ -104,7 +105,7 @@ def packages() -> str:
     """Return which packages are installed; importing ``importlib.metadata`` would take longer."""
     entries = [entry for folder in filter(os.path.isdir, sys.path) for entry in os.listdir(folder)]
     names = {entry.partition("-")[0] for entry in entries if entry.endswith((".dist-info", ".egg-info"))}
-    return f"Installed are: {listed(names)}"
+    return f"Installed are: {listed(sorted(names, key=str.lower))}"
 
 
 def version_of(module: Any, missing: str) -> str:
@@ -147,7 +148,9 @@ def failed_import(error: Any) -> str:
 def missing_attribute(error: Any) -> str:
     """The package is there in another version."""
     thing = getattr(error, "obj", None)
-    return version_of(thing.__name__ if isinstance(thing, type(sys)) else type(thing).__module__, str(error.name))
+    if thing is None:
+        return version_of(raised_in(error), "such attribute")
+    return version_of(thing.__name__ if isinstance(thing, type(sys)) else type(thing).__module__, error.name)
 
 
 def syntax(error: Any) -> str:
@@ -165,12 +168,15 @@ def unknown_name(error: Any) -> str:
         return NOTEBOOK
     if name in ("true", "false", "null"):
         return "true, false and null are JSON: Python's are True, False and None; json.loads reads a text"
-    import _symtable
+    called = frames(error)
+    if called[0].f_globals is not main or called[-1].f_globals is not main:
+        return ""
+    import _symtable  # type: ignore[import-not-found]
 
-    with open(main["__file__"], "rb") as source:
+    with open(called[-1].f_code.co_filename, "rb") as source:
         flags = _symtable.symtable(source.read(), "main.py", "exec").symbols.get(name, 0)
-    # Bound by an assignment or an import, but too late; or the name is another module's.
-    if flags & (2 | 128) or frames(error)[0].f_globals is not main:
+    # By an assignment or an import, but too late.
+    if flags & (2 | 128):
         return ""
     return f"this program does not define {name}: variables, functions and imports of earlier runs are gone"
 
@@ -181,12 +187,15 @@ def missing_file(error: Any) -> str:
     if raised_in(error) in ("subprocess._execute_child", "os._execvpe"):
         return missing_command(name)
     folder = os.path.dirname(os.path.abspath(name))
-    prefix = "" if os.path.isdir(folder) else f"there is no folder {folder} (os.makedirs makes one); "
-    return f"{prefix}{FRESH}. In {os.getcwd()} there are: {listed(set(os.listdir()) - {'main.py'})}"
+    prefix = (
+        "" if os.path.isdir(folder) else f"there is no folder {folder}: make one below {os.getcwd()} with os.makedirs; "
+    )
+    return f"{prefix}{FRESH}. In {os.getcwd()} there are: {listed(sorted(set(os.listdir()) - {'main.py'}))}"
 
 
 def missing_command(name: str) -> str:
     """Return that a command is not in the image."""
+    name = os.path.basename(name)
     why = NO_INSTALL if name in INSTALLERS else "use a module of Python in its place"
     return NO_FFMPEG if name == "ffmpeg" else f"the command {name} is not in this image: {why}"
 
@@ -224,14 +233,14 @@ RULES: tuple[tuple[str, Any, Any], ...] = (
     ("ModuleNotFoundError", None, missing_module),
     ("ImportError", lambda e: type(e) is ImportError, failed_import),
     ("AttributeError", None, missing_attribute),
-    ("SyntaxError", lambda e: str(e.filename).endswith(".py"), syntax),
+    ("SyntaxError", lambda e: not str(e.filename).startswith("<"), syntax),
     ("NameError", lambda e: type(e) is NameError, unknown_name),
     ("FileNotFoundError", lambda e: isinstance(e.filename, (str, bytes)), missing_file),
     ("subprocess.CalledProcessError", None, failed_command),
     ("KeyError", lambda e: raised_in(e) == "os.__getitem__", "a sandbox has no environment variables of its caller"),
     ("KeyError", None, missing_column),
     ("OSError", lambda e: e.errno == errno.EROFS, not_writable),
-    ("OSError", lambda e: raised_in(e).endswith(".check_parent_directory"), "os.makedirs makes a folder"),
+    ("OSError", lambda e: raised_in(e).endswith(".check_parent_directory"), "make the folder with os.makedirs"),
     ("PermissionError", lambda e: e.filename, not_writable),
     ("PermissionError", None, "there are no special rights here: ports below 1024 and devices are out of reach"),
     ("sqlite3.OperationalError", lambda e: "unable to open" in str(e) or "readonly" in str(e), not_writable),

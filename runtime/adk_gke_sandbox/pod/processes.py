@@ -38,6 +38,25 @@ WORKER = os.path.join(POD, "worker.py")
 START_SECONDS = 120
 """How long the worker's interpreter and its preloaded imports may take to come up."""
 
+STACK_BYTES = 2 * 1024 * 1024
+"""Stack of a thread that asks for no size: the usual 8 MiB count as memory, used or not.
+
+Enough for Python's own limit of recursion, also through C.
+"""
+
+CUSTOMIZE = f"""\
+import _thread, sys
+_thread.stack_size({STACK_BYTES})
+for _stream in (sys.stdout, sys.stderr):
+    if _stream is not None and not _stream.write_through:
+        _stream.reconfigure(line_buffering=True)
+"""
+"""What the program's interpreter and those that it starts do first: each line that is printed is one write.
+
+Unbuffered, a ``print`` is several writes, between which other processes write theirs. In blocks, what is printed would
+come late, and lines would be torn where a block ends.
+"""
+
 FLUSH = signal.SIGRTMAX - 3
 """Signal by which the program is asked for the line that it has not finished; nothing else is known to use it."""
 
@@ -69,7 +88,9 @@ class Worker:
             os.set_inheritable(descriptor, True)
         for descriptor in (self.out, self.err):
             os.set_blocking(descriptor, False)
-        env = dict(environment(), **env)
+        own_env = environment()
+        self.home = own_env["HOME"]
+        env = dict(own_env, **env)
         folder = os.path.join(env["TMPDIR"], f".worker-{binascii.b2a_hex(os.urandom(8)).decode()}")
         os.mkdir(folder, 0o700)
         with open(WORKER, "rb") as own, open(os.path.join(folder, "sitecustomize.py"), "wb") as hook:
@@ -88,7 +109,7 @@ class Worker:
             # Elsewhere the kernel counts the processes of the user on the whole node.
             limits["processes"] = 0
         spec = {name: request[name] for name in ("argv", "env", "first_figure")}
-        spec["limits"] = limits
+        spec.update(limits=limits, customize=CUSTOMIZE)
         self.limit_time("not up in time", START_SECONDS)
         try:
             write_all(self.orders, marshal.dumps(spec))
@@ -105,6 +126,17 @@ class Worker:
         """Let the program begin."""
         write_all(self.orders, GO)
         os.close(self.orders)
+        # So late that it takes none of the program's time and is not on its path: the interpreters that it starts
+        # look for a ``usercustomize`` there, and need longer to come to that.
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}{'t' if 't' in sys.abiflags else ''}"
+        folder = os.path.join(self.home, ".local/lib", version, "site-packages")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(os.path.join(folder, "usercustomize.py"), "x") as customize:
+                customize.write(CUSTOMIZE)
+        except OSError:
+            # They write in blocks.
+            return
 
     def limit_time(self, verdict: str, seconds: float) -> None:
         """Kill the program when the time is over, even while this process waits for its reader."""

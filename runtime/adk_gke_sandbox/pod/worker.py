@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 
     Json = Dict[str, Any]
 
-STACK_BYTES = 1024 * 1024
-"""Stack of a thread that asks for no size: the usual 8 MiB count as memory, used or not.
-
-Enough for Python's own limit of recursion, also through C.
-"""
-
-OF_CHILDREN = f"""\
-import _thread, sys
-_thread.stack_size({STACK_BYTES})
-for _stream in (sys.stdout, sys.stderr):
-    if _stream is not None and not _stream.write_through:
-        _stream.reconfigure(line_buffering=True)
-"""
-"""The ``usercustomize`` of the interpreters that the program starts."""
-
 
 def prepare() -> None:
     """Wait for the request, then make this process what ``python main.py`` would be at this point."""
@@ -58,7 +43,6 @@ def prepare() -> None:
             __import__(name)
         except ImportError:
             continue
-    write_whole_lines()
     orders = os.fdopen(go, "rb")
     try:
         spec = marshal.load(orders)
@@ -67,6 +51,7 @@ def prepare() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[name] = str(spec["limits"]["cpu_count"])
     os.environ.update(spec["env"])
+    exec(spec["customize"], {})
     sys.argv[1:] = spec["argv"]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[2:] = spec["argv"]
@@ -84,33 +69,13 @@ def prepare() -> None:
     orders.close()
 
 
-def write_whole_lines() -> None:
-    """Make each line that is printed one write, here and in the interpreters that the program starts.
-
-    Unbuffered, a ``print`` is several writes, between which other processes write theirs. In blocks, what a program
-    prints would come late, and lines would be torn where a block ends.
-    """
-    import os
-    import site
-
-    exec(OF_CHILDREN, {})
-    if site.ENABLE_USER_SITE and site.USER_SITE:
-        # ``site`` has looked for it already, so it is not on this interpreter's path.
-        try:
-            os.makedirs(site.USER_SITE, exist_ok=True)
-            with open(os.path.join(site.USER_SITE, "usercustomize.py"), "x") as customize:
-                customize.write(OF_CHILDREN)
-        except OSError:
-            return
-
-
 def tell_the_end(report: int, pod: str) -> None:
     """Tell the supervisor through ``report`` that the program has come to its end, and which limit ended it.
 
     A program that an exception ends is told, after its traceback, what to do about it (``hints``). And when the
     supervisor is about to kill it, it passes on the line that it has not finished.
     """
-    import _signal
+    import _signal  # type: ignore[import-not-found]
     import os
     import sys
     import threading
@@ -128,8 +93,8 @@ def tell_the_end(report: int, pod: str) -> None:
     def flush(*_: Any) -> None:
         for stream in (sys.stdout, sys.__stdout__, sys.stderr):
             try:
-                stream.flush()
-            except Exception:
+                stream.flush()  # type: ignore[union-attr]
+            except Exception:  # noqa: S112 - the program's own streams
                 continue
         tell("flushed")
 
@@ -163,7 +128,8 @@ def limit_of(error: Any) -> str:
     import builtins
     import errno
 
-    while isinstance(error, getattr(builtins, "BaseExceptionGroup", ())):
+    group: Any = getattr(builtins, "BaseExceptionGroup", ())
+    while isinstance(error, group):
         error = error.exceptions[0]
     kind = type(error)
     home, _, _ = str(kind.__module__).partition(".")
@@ -209,7 +175,7 @@ def set_limits(limits: Json) -> None:
 
     bounds = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, limits["open_files"])]
     if limits["processes"]:
-        bounds.append((resource.RLIMIT_NPROC, limits["processes"]))
+        bounds.append((resource.RLIMIT_NPROC, limits["processes"] + tasks_of_others()))
     if limits["written_file_bytes"]:
         bounds.append((resource.RLIMIT_FSIZE, limits["written_file_bytes"]))
     if limits["memory_bytes"]:
@@ -218,6 +184,22 @@ def set_limits(limits: Json) -> None:
         hard = resource.getrlimit(bound)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(bound, (value, value))
+
+
+def tasks_of_others() -> int:
+    """Return how many processes and threads the kernel counts for this user beside this one.
+
+    Those of the pod's other containers are among them, which cannot be seen; so the count is where a thread starts.
+    """
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    # There are never fewer, and each try takes time.
+    for count in range(5, 100):
+        resource.setrlimit(resource.RLIMIT_NPROC, (count + 1, hard))
+        if not no_more_tasks():
+            return count - 1
+    return 0
 
 
 def load(pod: str, name: str) -> Json:
