@@ -33,11 +33,11 @@ _FIRST = """I add up the revenue by region.
 import csv
 from collections import Counter
 
-revenue = Counter()
+sums = Counter()
 with open("data_1_2.csv", newline="") as source:
     for row in csv.DictReader(source):
-        revenue[row["region"]] += int(row["units"]) * float(row["price"])
-print(revenue.most_common(1))
+        sums[row["region"]] += int(row["units"]) * float(row["price"])
+print(sums.most_common(1))
 ```"""
 
 _SECOND = """There is no column "price"; it is called "unit_price".
@@ -46,13 +46,13 @@ _SECOND = """There is no column "price"; it is called "unit_price".
 import csv
 from collections import Counter
 
-revenue = Counter()
+sums = Counter()
 with open("data_1_2.csv", newline="") as source:
     for row in csv.DictReader(source):
-        revenue[row["region"]] += int(row["units"]) * float(row["unit_price"])
+        sums[row["region"]] += int(row["units"]) * float(row["unit_price"])
 with open("revenue.csv", "w", newline="") as table:
-    csv.writer(table).writerows(revenue.most_common())
-for region, total in revenue.most_common():
+    csv.writer(table).writerows(sums.most_common())
+for region, total in sums.most_common():
     print(f"{region:6} sold for {total:10.2f}")
 ```"""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.text import Text
@@ -25,9 +25,10 @@ from adk_gke_sandbox import contract as contracts
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = [sys.executable, str(ROOT / "infra" / "local")]
-NEXT = """source .venv/bin/activate
-adk-gke-sandbox run script.py     a program of yours, on the path that the agent took
-make down                         stops the cluster"""
+NEXT = """\
+  source .venv/bin/activate        the command on your PATH
+  adk-gke-sandbox run script.py    a program of yours, as the agent's ran
+  make down                        stops the cluster"""
 console = Console(highlight=False)
 
 
@@ -52,7 +53,7 @@ def main() -> int:
     left = _left(contract.namespace, labels)
     console.print("\n".join(left) or "nothing")
     console.print(f"\n[dim]finished in {time.monotonic() - begin:.1f} s; what to do next:[/]")
-    console.print(Padding(NEXT, (0, 2)))
+    console.print(NEXT)
     return 1 if failed or left else 0
 
 
@@ -100,8 +101,11 @@ async def _converse(contract: contracts.Contract, labels: dict[str, str]) -> boo
             elif part.code_execution_result:
                 result = part.code_execution_result
                 title = f"what the agent sees: {result.outcome.name if result.outcome else ''}"
-                # Text, because a program's output is no markup.
-                console.print(Panel(Text((result.output or "").strip()), title=title, title_align="left"))
+                # Text, because a program's output is no markup; a table of it would be torn by wrapping.
+                shown = Text(
+                    re.sub(r"\n{3,}", "\n\n", (result.output or "").strip()), no_wrap=True, overflow="ellipsis"
+                )
+                console.print(Panel(shown, title=title, title_align="left"))
             elif part.text and event.author != "user":
                 answer = part.text.strip()
         for name, version in event.actions.artifact_delta.items():

@@ -23,8 +23,6 @@ CONTRACT_MOUNT: Final = Path("/etc/adk-gke-sandbox/contract.json")
 CONTRACT_KEY: Final = "contract.json"
 """Key of the contract in the ConfigMap that is mounted into agents, and name of its file."""
 
-LOCAL_CONTEXT: Final = "adk-gke-sandbox-local"
-"""Kubeconfig context of the local cluster, of which a machine has one."""
 LOCAL_KUBECONFIG: Final = "agent.kubeconfig"
 """Name of the file with the local agents' credentials, beside the local stack's contract."""
 
@@ -210,9 +208,14 @@ def local_stack() -> Path:
 
 
 def local_kubeconfig(contract: Contract) -> str | None:
-    """Return the agents' kubeconfig on this machine if the contract is that of the local stack."""
-    path = local_stack() / LOCAL_KUBECONFIG
-    return str(path) if contract.cluster.context == LOCAL_CONTEXT and os.access(path, os.R_OK) else None
+    """Return the agents' kubeconfig on this machine if the contract is the local stack's, and not another's there."""
+    folder = local_stack()
+    try:
+        local = parse((folder / CONTRACT_KEY).read_bytes())
+    except (OSError, ContractError):
+        return None
+    ours = (local.cluster, local.namespace) == (contract.cluster, contract.namespace)
+    return str(folder / LOCAL_KUBECONFIG) if ours else None
 
 
 def find() -> Path:

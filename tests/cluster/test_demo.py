@@ -13,7 +13,7 @@ from kubernetes import client
 
 from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, Contract
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from adk_gke_sandbox.cli.main import app
-from adk_gke_sandbox.contract import CONTRACT_ENV, LOCAL_CONTEXT, Cluster, Contract
+from adk_gke_sandbox.contract import CONTRACT_ENV, Cluster, Contract
 from adk_gke_sandbox.execution import Ended, File, Outcome, Output, Reason, Started
 from adk_gke_sandbox.sandbox import Sandbox
 
@@ -145,7 +145,7 @@ def local_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "adk-gke-sandbox" / "local"
     folder.mkdir(parents=True)
-    contract = CONTRACT.model_copy(update={"cluster": Cluster(context=LOCAL_CONTEXT)})
+    contract = CONTRACT.model_copy(update={"cluster": Cluster(context="adk-gke-sandbox-local")})
     (folder / "contract.json").write_text(contract.to_json())
     (folder / "agent.kubeconfig").write_text("{}")
     return folder
@@ -164,6 +164,15 @@ def test_the_local_stacks_credentials_go_with_its_contract(
 ) -> None:
     result = CliRunner().invoke(app, [*command, *contract], input="")
     assert f"cannot use kubeconfig {local_stack / 'agent.kubeconfig'}, context" in result.stderr
+
+
+def test_another_stack_of_the_local_cluster_has_credentials_of_its_own(local_stack: Path, tmp_path: Path) -> None:
+    cluster = Cluster(context="adk-gke-sandbox-local")
+    other = CONTRACT.model_copy(update={"cluster": cluster, "namespace": "another"})
+    (tmp_path / "other.json").write_text(other.to_json())
+    result = CliRunner(env={"KUBECONFIG": "/nonexistent"}).invoke(app, ["sweep", "--contract", "other.json"])
+    assert "agent.kubeconfig" not in result.stderr
+    assert result.exit_code == 2
 
 
 @pytest.mark.parametrize("option", ["--kubeconfig", "--context"])

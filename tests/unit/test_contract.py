@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adk_gke_sandbox import contract as contracts
-from adk_gke_sandbox.contract import CONTRACT_ENV, LOCAL_CONTEXT, Contract, find, load, local_stack, parse
+from adk_gke_sandbox.contract import CONTRACT_ENV, Contract, find, load, local_stack, parse
 from adk_gke_sandbox.errors import ContractError
 from infra.local.layout import Layout
 
@@ -85,5 +85,4 @@ def test_the_local_stack_is_looked_for_where_the_local_cluster_leaves_it(
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    layout = Layout()
-    assert (local_stack(), LOCAL_CONTEXT) == (layout.state, layout.context)
+    assert local_stack() == Layout().state

@@ -97,7 +97,10 @@ def test_every_link_to_a_page_or_a_folder_leads_somewhere() -> None:
 
 def test_the_extras_that_the_readme_names_are_the_packages(tmp_path: Path) -> None:
     build = "import sys, uv_build; print(uv_build.prepare_metadata_for_build_wheel(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    # The backend looks for its program on PATH.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-c", build, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     metadata = (tmp_path / done.stdout.split()[-1] / "METADATA").read_text(encoding="utf-8")
     assert set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.MULTILINE)) == {"adk", "infra"}
