@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,22 +28,20 @@ REPOSITORY = "adk-gke-sandbox.local"
 DEFAULT_IMAGE = "docker.io/library/python:3.11-slim"
 """What the executor's default image is called on a node."""
 
-_LOCK = Path(__file__).resolve().parents[2] / "requirements" / "image-data.txt"
+_ROOT = Path(__file__).resolve().parents[2]
+_LOCK = _ROOT / "requirements" / "image-data.txt"
+_DEBIAN = _ROOT / "images" / "data" / "debian.txt"
+_FONTS = _ROOT / "images" / "data" / "fonts.py"
+"""What the image ``data`` is made of; its Dockerfile reads the same files."""
+
 _SUITE = "bookworm"
 """The Debian release with Python 3.11."""
 
-_PACKAGES = ("python3", "bash", "coreutils", "util-linux")
+_PACKAGES = ("python3", "bash", "coreutils", "util-linux", "tzdata", "netbase")
 _WHEELS = "usr/local/lib/python3.11/dist-packages"
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _DROPPED = (
-    *(
-        "usr/share/doc",
-        "usr/share/man",
-        "usr/share/locale",
-        "usr/share/info",
-        "usr/share/lintian",
-        "usr/share/zoneinfo",
-    ),
+    *("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian"),
     *("usr/share/perl", "usr/share/perl5", "usr/lib/x86_64-linux-gnu/perl-base", "usr/lib/apt", "usr/lib/systemd"),
     *("var/cache", "var/lib/apt", "var/lib/dpkg", "var/log", "dev", "proc", "sys", "run", "boot", "home", "root"),
     *("etc/resolv.conf", "etc/hostname", "etc/apt", "etc/shadow-", "etc/passwd-", "etc/group-", "etc/gshadow-"),
@@ -51,6 +49,9 @@ _DROPPED = (
 )
 _USER = "sandbox:x:1001:1001::/workspace:/bin/bash\n"
 _GROUP = "sandbox:x:1001:\n"
+_CONFIGURATION = "/usr/local/share/matplotlib"
+"""Folder that the image ``data`` names in MPLCONFIGDIR: Matplotlib's list of fonts."""
+
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -89,7 +90,7 @@ def _ensure(variant: str, cache: Path, report: Report) -> Image:
         with tempfile.TemporaryDirectory(dir=cache, prefix="image-") as folder:
             layers = _LAYERS[variant](cache, Path(folder), report)
             temporary = archive.with_suffix(".new")
-            digest = write_archive(temporary, _reference(variant), layers, _entrypoint(variant))
+            digest = write_archive(temporary, _reference(variant), layers, _entrypoint(variant), _variables(variant))
             temporary.replace(archive)
         digest_file.write_text(digest)
     digest = digest_file.read_text()
@@ -115,14 +116,20 @@ def _entrypoint(variant: str) -> list[str]:
     return ["/pause"] if variant == "pause" else ["/usr/bin/python3"]
 
 
+def _variables(variant: str) -> dict[str, str]:
+    variables = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    return {**variables, "MPLCONFIGDIR": _CONFIGURATION} if variant == "data" else variables
+
+
 def _key(variant: str) -> str:
-    """Return what changes whenever the image would: this module and the locked wheels.
+    """Return what changes whenever the image would: this module and the files that it reads.
 
     Debian's packages are as of the first build; `make clean` brings newer ones.
     """
     digest = hashlib.sha256(Path(__file__).read_bytes() + variant.encode())
     if variant == "data":
-        digest.update(_LOCK.read_bytes())
+        for file in (_LOCK, _DEBIAN, _FONTS):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -145,15 +152,24 @@ def _data_layers(cache: Path, folder: Path, report: Report) -> list[Path]:
         layer = max(archive.getmembers(), key=lambda member: member.size)
         with base.open("wb") as target:
             shutil.copyfileobj(archive.extractfile(layer) or io.BytesIO(), target)
-    target_folder = folder / "root" / _WHEELS
+    root = folder / "root"
+    root.mkdir()
+    with tarfile.open(base) as archive:
+        names = frozenset(archive.getnames())
+        archive.extractall(root, filter="fully_trusted")  # noqa: S202 - our own layer
+    # Without a package manager's scripts; none of these packages needs its own.
+    _debian(folder, root, "extract", _DEBIAN.read_text().split())
+    wheels = root / _WHEELS
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-compile"]
-    command += ["--only-binary=:all:", "--implementation=cp", "--python-version=3.11", f"--target={target_folder}"]
+    command += ["--only-binary=:all:", "--implementation=cp", "--python-version=3.11", f"--target={wheels}"]
     command += [f"--platform={platform}" for platform in _PLATFORMS]
     _run([*command, "--requirement", str(_LOCK)])
-    for surplus in [*target_folder.rglob("tests"), target_folder / "bin"]:
+    for surplus in [*wheels.rglob("tests"), wheels / "bin"]:
         shutil.rmtree(surplus, ignore_errors=True)
-    _compile(target_folder, f"/{_WHEELS}")
-    return [base, write_layer(folder / "wheels.tar", folder / "root")]
+    _compile(root, f"/{_WHEELS}")
+    (root / _CONFIGURATION[1:]).mkdir(parents=True)
+    _python(root, "-B", "-", given=_FONTS.read_text(encoding="utf-8"))
+    return [base, write_layer(folder / "data.tar", root, without=names)]
 
 
 _LAYERS: dict[str, Callable[[Path, Path, Report], list[Path]]] = {
@@ -167,15 +183,9 @@ def _base(folder: Path) -> Path:
     """Return a layer with a minimal Debian that has Python."""
     if shutil.which("mmdebstrap") is None:
         raise SandboxError("mmdebstrap is not installed", "On Debian and Ubuntu: apt-get install mmdebstrap")
-    packed = folder / "debian.tar"
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
-    _run([*command, '--aptopt=APT::Sandbox::User "root"', _SUITE, str(packed)])
     root = folder / "root"
     root.mkdir()
-    with tarfile.open(packed) as archive:
-        members = [member for member in archive if not member.isdev() and _kept(member.name)]
-        archive.extractall(root, members=members, filter="fully_trusted")  # noqa: S202 - what mmdebstrap has just made
-    _compile(root / "usr/lib/python3.11", "/usr/lib/python3.11")
+    _debian(folder, root, "minbase", _PACKAGES)
     for file, line in (("passwd", _USER), ("group", _GROUP)):
         with (root / "etc" / file).open("a") as target:
             target.write(line)
@@ -183,6 +193,7 @@ def _base(folder: Path) -> Path:
         (root / empty).mkdir()
         (root / empty).chmod(mode)
     (root / "usr/bin/python").symlink_to("python3")
+    _compile(root, "/usr/lib/python3.11")
     return write_layer(folder / "base.tar", root)
 
 
@@ -191,33 +202,49 @@ def _kept(name: str) -> bool:
     return not any(path == PurePosixPath(drop) or PurePosixPath(drop) in path.parents for drop in _DROPPED)
 
 
-def _compile(folder: Path, shown: str) -> None:
-    """Compile a folder's modules, as a read-only root never can, without times in the result.
+def _debian(folder: Path, root: Path, variant: str, packages: Sequence[str]) -> None:
+    """Lay packages and what they depend on into a folder, except for what is there already or not needed."""
+    packed = folder / "debian.tar"
+    command = ["mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}"]
+    _run([*command, '--aptopt=APT::Sandbox::User "root"', _SUITE, str(packed)])
+    with tarfile.open(packed) as archive:
+        members = [member for member in archive if not member.isdev() and _kept(member.name)]
+        # `/bin` and the like are links into `/usr` in the one and may be folders in the other.
+        new = [member for member in members if not os.path.lexists(root / member.name)]
+        archive.extractall(root, members=new, filter="fully_trusted")  # noqa: S202 - what mmdebstrap has just made
 
-    By the interpreter that will read them: 3.11, whatever runs this.
-    """
-    interpreter = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11")
-    if interpreter is None:
-        # Without .pyc files imports take longer, that is all.
-        return
-    command = [interpreter, "-m", "compileall", "-q", "-f", "--invalidation-mode=unchecked-hash"]
-    subprocess.run([*command, "-s", str(folder), "-p", shown, str(folder)], check=False, capture_output=True)
+
+def _compile(root: Path, folder: str) -> None:
+    """Compile the modules of an image, as a read-only root never can, without times in the result."""
+    _python(root, "-m", "compileall", "-q", "-f", "--invalidation-mode=unchecked-hash", folder)
 
 
-def _run(command: list[str]) -> None:
+def _python(root: Path, *arguments: str, given: str = "") -> None:
+    """Run an image's own Python in it, with nothing of this process's environment."""
+    variables = [f"{name}={value}" for name, value in _variables("data").items()]
+    _run(["unshare", f"--root={root}", "/usr/bin/env", "-i", *variables, "/usr/bin/python3", *arguments], given)
+
+
+def _run(command: list[str], given: str = "") -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PIP_FIND_LINKS"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, encoding="utf-8", input=given, env=environment
+    )
     if done.returncode:
         raise SandboxError(
-            f"`{command[0]}` failed: {done.stderr.strip()[-500:]}", f"Try it by hand: {' '.join(command)}"
+            f"`{command[0]}` failed: {(done.stderr or done.stdout).strip()[-500:]}",
+            f"Try it by hand: {' '.join(command)}",
         )
 
 
-def write_layer(path: Path, root: Path) -> Path:
-    """Write a folder as a tar file that depends on its content alone; return its path."""
+def write_layer(path: Path, root: Path, without: Container[str] = ()) -> Path:
+    """Write a folder, but for some names, as a tar file that depends on its content alone; return its path."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as layer:
         for entry in sorted(root.rglob("*")):
-            info = layer.gettarinfo(entry, arcname=str(entry.relative_to(root)))
+            name = str(entry.relative_to(root))
+            if name in without:
+                continue
+            info = layer.gettarinfo(entry, arcname=name)
             info.mtime = 0
             info.uid = info.gid = 0
             info.uname = info.gname = ""
@@ -232,7 +259,9 @@ def write_layer(path: Path, root: Path) -> Path:
     return path
 
 
-def write_archive(path: Path, reference: str, layers: Sequence[Path], entrypoint: Sequence[str]) -> str:
+def write_archive(
+    path: Path, reference: str, layers: Sequence[Path], entrypoint: Sequence[str], variables: Mapping[str, str]
+) -> str:
     """Write an OCI archive that containerd imports; return the digest of its manifest.
 
     See https://github.com/opencontainers/image-spec/blob/main/image-layout.md.
@@ -244,7 +273,7 @@ def write_archive(path: Path, reference: str, layers: Sequence[Path], entrypoint
             "os": "linux",
             "config": {
                 "Entrypoint": list(entrypoint),
-                "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"],
+                "Env": [f"{name}={value}" for name, value in variables.items()],
             },
             "rootfs": {"type": "layers", "diff_ids": digests},
         }

@@ -1,4 +1,4 @@
-"""Binaries from the first source that has them: PATH, the cache, a build from pinned Go modules."""
+"""Binaries from the first source that has them: the cache, the user's own, a build from pinned Go modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +27,7 @@ from rich.progress import (
 )
 
 from adk_gke_sandbox.errors import SandboxError
-from infra.local.components import COMPONENTS, Component
+from infra.local.components import ACCEPTED, COMPONENTS, Component
 
 Report = Callable[[str], None]
 Tick = Callable[[float], None]
@@ -40,11 +40,19 @@ _DISK_BYTES = 16 * 1024**3
 """What Go's module and build caches grow to while everything is built; they are deleted afterwards."""
 
 _TICK_SECONDS = 5.0
+_VERSION_SECONDS = 20.0
+"""How long a binary may take to say which version it is; one on a cold disk takes seconds."""
+
+_VERSION = re.compile(r"(?<![\d.])(?P<numbers>\d{8}(\.\d+)?|\d+\.\d+\.\d+)(?P<rest>[-+.\w]*)")
+"""`v3.259.0`, `Kubernetes v1.36.3+k3s1`, `etcd Version: 3.6.14`, `runsc version release-20260817.0`."""
+
+_PLUGINS = ("pulumi-resource-kubernetes",)
+_PRERELEASE = re.compile(r"-(alpha|beta|rc|dev)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binary:
-    """A binary and where it comes from: ``PATH``, ``cache`` or ``built``."""
+    """A binary and where it comes from: ``PATH`` (the user's own), ``cache`` or ``built``."""
 
     name: str
     path: Path
@@ -58,24 +66,26 @@ def ensure(groups: Sequence[str], cache: Path, report: Report) -> dict[str, Bina
     Raises:
         SandboxError: no Go, no room, or a failed build.
     """
-    wanted = [component for component in COMPONENTS if component.group in groups]
     found: dict[str, Binary] = {}
     missing: list[Component] = []
-    for component in wanted:
-        existing = _on_path(component) or _in_cache(component, cache, "cache")
-        if existing:
-            found.update(existing)
-        else:
-            missing.append(component)
+    refusals: list[str] = []
+    for component in COMPONENTS:
+        if component.group in groups:
+            there, rest, unused = _there(component, cache)
+            found.update(there)
+            if rest:
+                missing.append(rest)
+                refusals += unused
     if missing:
+        for refusal in dict.fromkeys(refusals):
+            report(refusal)
         with _held(cache, report):
             # Somebody else may have built them while this waited.
-            missing = [component for component in missing if not _in_cache(component, cache, "cache")]
-            _build(missing, cache, report)
-        for component in wanted:
-            if not set(_names(component)) <= set(found):
-                found.update(_in_cache(component, cache, "built") or {})
-    return found
+            _build([component for component in missing if not _in_cache(component, cache, "cache")], cache, report)
+        for component in missing:
+            found.update(_in_cache(component, cache, "built") or {})
+    # Where folders are searched in this order, what else is in a user's folder hides nothing of ours.
+    return dict(sorted(found.items(), key=lambda item: item[1].source == "PATH"))
 
 
 def present(groups: Sequence[str], cache: Path) -> dict[str, Binary]:
@@ -83,7 +93,7 @@ def present(groups: Sequence[str], cache: Path) -> dict[str, Binary]:
     found: dict[str, Binary] = {}
     for component in COMPONENTS:
         if component.group in groups:
-            found.update(_on_path(component) or _in_cache(component, cache, "cache") or {})
+            found.update(_there(component, cache)[0])
     return found
 
 
@@ -109,7 +119,8 @@ def go(cache: Path, report: Report) -> Path:
 
 def key(component: Component) -> str:
     """Return what changes whenever the component's binaries would."""
-    digest = hashlib.sha256(json.dumps(asdict(component), sort_keys=True).encode())
+    made_of = {name: value for name, value in asdict(component).items() if name != "seconds"}
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
     folder = SOURCES / component.folder
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -135,20 +146,105 @@ def _in_cache(component: Component, cache: Path, source: str) -> dict[str, Binar
     }
 
 
-def _on_path(component: Component) -> dict[str, Binary] | None:
-    """Return the component's binaries if PATH has all of them in exactly the pinned version."""
-    if not component.version_arguments:
+def _there(component: Component, cache: Path) -> tuple[dict[str, Binary], Component | None, list[str]]:
+    """Return the binaries that need no build, what is left to build, and why some that are there will not do."""
+    found = _in_cache(component, cache, "cache")
+    if found:
+        return found, None, []
+    own, refusals = _own(component)
+    rest = replace(component, packages={name: at for name, at in component.packages.items() if name not in own})
+    if not rest.packages:
+        return own, None, []
+    found = _in_cache(rest, cache, "cache")
+    return {**own, **(found or {})}, None if found else rest, refusals
+
+
+def _own(component: Component) -> tuple[dict[str, Binary], list[str]]:
+    """Return the binaries of a component that the user has, and why some will not do.
+
+    Those that may be the user's are so all together or not at all, as they have to fit each other.
+    """
+    # What comes with another binary is judged by that.
+    leaders = {name: leader for leader, accepted in ACCEPTED.items() for name in (leader, *accepted.beside)}
+    found: dict[str, Binary] = {}
+    for name in _names(component):
+        if name in leaders:
+            path = _search(leaders[name])
+            if path is None:
+                return {}, []
+            try:
+                version = _usable(leaders[name], path)
+            except ValueError as error:
+                return {}, [f"{path} is not used: {error}"]
+            found[name] = Binary(name=name, path=path.with_name(name), version=version, source="PATH")
+    return found, []
+
+
+def _search(name: str) -> Path | None:
+    """Return a user's own binary: from PATH, or the newest of Pulumi's plugins."""
+    found = shutil.which(name)
+    if found:
+        real = Path(found).resolve()
+        # Not where a version manager's one binary has links for each tool.
+        return real if real.name == name else Path(found)
+    if name not in _PLUGINS:
         return None
-    found = {}
-    for name in component.packages:
-        path = shutil.which(name)
-        if path is None:
-            return None
-        done = subprocess.run([path, *component.version_arguments], check=False, capture_output=True, text=True)
-        if not re.search(rf"\bv?{re.escape(component.version)}\b", done.stdout + done.stderr):
-            return None
-        found[name] = Binary(name=name, path=Path(path), version=component.version, source="PATH")
-    return found
+    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    plugins = home.glob(f"plugins/{name.removeprefix('pulumi-')}-v*/{name}")
+    return max(plugins, key=lambda path: (_in_range(name, path.parent.name), _numbers(path.parent.name)), default=None)
+
+
+def _usable(name: str, path: Path) -> str:
+    """Return the version of a user's binary.
+
+    Raises:
+        ValueError: it will not do; says why.
+    """
+    # A plugin is not asked: it would serve. The engine's folder for it has its version.
+    text = path.parent.name if name in _PLUGINS else _printed(path)
+    match = _VERSION.search(text)
+    if match is None:
+        raise ValueError(f"it does not say which version it is ({text[:80]!r})")
+    accepted = ACCEPTED[name]
+    if not _in_range(name, match[0]):
+        raise ValueError(f"it is {match[0]}; needed is a release from {accepted.since} on, below {accepted.before}")
+    for companion in accepted.beside:
+        if not path.with_name(companion).exists():
+            raise ValueError(f"there is no {companion} beside it")
+    return match[0]
+
+
+def _in_range(name: str, text: str) -> bool:
+    match = _VERSION.search(text)
+    if match is None or _PRERELEASE.match(match["rest"]):
+        return False
+    return _numbers(ACCEPTED[name].since) <= _numbers(match["numbers"]) < _numbers(ACCEPTED[name].before)
+
+
+def _printed(path: Path) -> str:
+    """Return the first line that a binary prints about its version."""
+    environment = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    try:
+        done = subprocess.run(
+            [path, "--version"],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_SECONDS,
+            env=environment,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ValueError(f"it does not run ({type(error).__name__})") from None
+    if done.returncode:
+        raise ValueError(f"`{path.name} --version` ends with {done.returncode}")
+    # What it warns of, such as newer versions, is on standard error.
+    return next(iter(done.stdout.strip().splitlines()), "")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
 def _go_version(path: Path) -> tuple[int, ...]:

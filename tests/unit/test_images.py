@@ -25,9 +25,15 @@ def test_a_layer_depends_on_its_content_alone(tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
+def test_a_layer_leaves_out_what_lower_ones_have(tmp_path: Path) -> None:
+    path = images.write_layer(tmp_path / "a.tar", tree(tmp_path / "root"), without={"usr", "usr/bin", "usr/bin/alias"})
+    with tarfile.open(path) as layer:
+        assert layer.getnames() == ["usr/bin/tool"]
+
+
 def test_an_archive_has_the_digest_that_it_says(tmp_path: Path) -> None:
     layer = images.write_layer(tmp_path / "layer.tar", tree(tmp_path / "root"))
-    digest = images.write_archive(tmp_path / "image.tar", "repository/name:1", [layer], ["/usr/bin/tool"])
+    digest = images.write_archive(tmp_path / "image.tar", "repository/name:1", [layer], ["/usr/bin/tool"], {})
     with tarfile.open(tmp_path / "image.tar") as archive:
         index = archive.extractfile("index.json")
         assert index
@@ -42,7 +48,9 @@ def test_what_nobody_needs_in_a_sandbox_is_dropped(name: str) -> None:
     assert not images._kept(name)
 
 
-@pytest.mark.parametrize("name", ["./usr/bin/python3", "./usr/bin/dmesg", "usr/share/documents"])
+@pytest.mark.parametrize(
+    "name", ["./usr/bin/python3", "./usr/bin/dmesg", "usr/share/documents", "./usr/share/zoneinfo/Asia/Tokyo"]
+)
 def test_what_programs_need_is_kept(name: str) -> None:
     assert images._kept(name)
 
@@ -58,3 +66,14 @@ def test_an_image_that_is_in_the_cache_is_not_built_again(tmp_path: Path, monkey
         "adk-gke-sandbox.local/python-slim@sha256:abc",
         "docker.io/library/python:3.11-slim",
     )
+
+
+@pytest.mark.parametrize("file", ["_LOCK", "_DEBIAN", "_FONTS"])
+def test_the_data_image_is_another_when_one_of_its_files_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    before = images._key("data"), images._key("slim")
+    (tmp_path / "file").write_text("other")
+    monkeypatch.setattr(images, file, tmp_path / "file")
+    assert images._key("data") != before[0]
+    assert images._key("slim") == before[1]

@@ -4,7 +4,7 @@ Standard library only, any CPython from 3.8 on; imported by ``supervisor``, besi
 """
 
 # pathlib would be an import to pay for; the names and the data are our own.
-# ruff: noqa: PTH100, PTH102, PTH103, PTH118, PTH120, PTH123, S108
+# ruff: noqa: PTH100, PTH102, PTH103, PTH118, PTH120, PTH123, PTH208, PTH211, S108
 
 from __future__ import annotations
 
@@ -176,6 +176,13 @@ def environment() -> dict[str, str]:
     home = os.path.join(temporary, "home")
     for folder in ("matplotlib", "cache"):
         os.makedirs(os.path.join(home, folder), exist_ok=True)
+    try:
+        # An image may bring Matplotlib's settings and its list of fonts; the program's folder must be writable.
+        shipped = os.environ.get("MPLCONFIGDIR", "")
+        for name in os.listdir(shipped):
+            os.symlink(os.path.join(shipped, name), os.path.join(home, "matplotlib", name))
+    except OSError:
+        pass
     return {
         "LANG": "C.UTF-8",
         # Many images ask for unbuffered output, by which the lines of several processes are torn.
