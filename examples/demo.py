@@ -88,9 +88,7 @@ async def _converse(contract: contracts.Contract, labels: dict[str, str]) -> boo
     log.propagate = False
     logging.getLogger("google_adk").setLevel(logging.ERROR)
     log.addHandler(Phases())
-    executor = GkeCodeExecutor.from_contract(
-        contract, kubeconfig_path=contracts.local_kubeconfig(contract), labels=labels, optimize_data_file=True
-    )
+    executor = GkeCodeExecutor.from_contract(contract, labels=labels, optimize_data_file=True)
     console.print(Panel(f"{QUESTION}\n[dim]file: {DATA.name}", title="user", title_align="left"))
     answer = ""
     async for event in ask(executor):

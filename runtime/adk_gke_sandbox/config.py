@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError, model_validator
 
-from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load
+from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, load, local_kubeconfig
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Files, Limits, Request
 from adk_gke_sandbox.protocol import name_fault
@@ -305,17 +305,20 @@ class ExecutorConfig(BaseModel):
         """Return an executor, or its settings, for the stack that a contract describes.
 
         Args:
-            contract: A path, a document or a contract; by default the file that ``ADK_GKE_SANDBOX_CONTRACT``
-                names, then the agents' mount.
+            contract: A path, a document or a contract; by default what ``contract.find`` finds: the file that
+                ``ADK_GKE_SANDBOX_CONTRACT`` names, the agents' mount, or the local stack's of this machine.
             **overrides: Parameters that differ; they must stay under the contract's ceilings. A limit below the
                 contract's request lowers the request, too. Without ``kubeconfig_context``, the contract's context
-                is used; in a pod without ``kubeconfig_path``, its own ServiceAccount.
+                is used; in a pod without ``kubeconfig_path``, its own ServiceAccount. With neither of them, the local
+                stack's contract comes with the credentials of its agents.
 
         Raises:
             ContractError: the contract cannot be read.
             ConfigError: an unknown parameter, one above a ceiling, or a value that cannot work.
         """
         found = load(contract)
+        if not (overrides.get("kubeconfig_path") or overrides.get("kubeconfig_context") or in_pod()):
+            overrides["kubeconfig_path"] = local_kubeconfig(found)
         context = overrides.get("kubeconfig_context") or context_of(found, overrides.get("kubeconfig_path"))
         shared = ("namespace", "image", "timeout_seconds", "schedule_timeout_seconds", "runtime_class", "node_selector")
         base = {name: getattr(found, name) for name in (*shared, "tolerations", "dns_policy")}

@@ -32,13 +32,6 @@ def contract_in_use(named: Path | None) -> Contract:
     return contracts.load(path)
 
 
-def credentials(found: Contract, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options with the local stack's kubeconfig, if it is that stack and they name no other credentials."""
-    if given.get("kubeconfig_path") or given.get("kubeconfig_context"):
-        return given
-    return {**given, "kubeconfig_path": contracts.local_kubeconfig(found)}
-
-
 def executor_config(contract: Path | None, no_contract: bool, **options: Any) -> ExecutorConfig:
     """Return the settings: the contract's with the options in place of them, or those of the options alone.
 
@@ -52,7 +45,4 @@ def executor_config(contract: Path | None, no_contract: bool, **options: Any) ->
         ConfigError: an option that cannot work.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if no_contract:
-        return ExecutorConfig(**given)
-    found = contract_in_use(contract)
-    return ExecutorConfig.from_contract(found, **credentials(found, given))
+    return ExecutorConfig(**given) if no_contract else ExecutorConfig.from_contract(contract_in_use(contract), **given)

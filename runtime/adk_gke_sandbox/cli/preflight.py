@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from adk_gke_sandbox import preflight as checks
-from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption, contract_in_use, credentials
+from adk_gke_sandbox.cli.options import ContractOption, JsonOption, TextOption, contract_in_use
 from adk_gke_sandbox.cli.output import ERR, OUT
 from adk_gke_sandbox.preflight.checks import Report, Status
 
@@ -31,7 +31,7 @@ def preflight(
     Exit code: 0 all is well, 1 something is wrong, 2 bad usage, 3 something could not be looked at.
     """
     found = contract_in_use(contract)
-    connection = credentials(found, {"kubeconfig_path": kubeconfig, "kubeconfig_context": context})
+    connection = {"kubeconfig_path": kubeconfig, "kubeconfig_context": context}
     with ERR.status("") as status:
         report = checks.run(found, report=status.update, **connection)
     if as_json:
