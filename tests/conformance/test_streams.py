@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+
 import pytest
 
 from adk_gke_sandbox.execution import Event, Limits, Outcome, Output, Reason
