@@ -49,18 +49,6 @@ def test_names_of_inputs_are_not_interpreted(outcome: Outcome) -> None:
     assert outcome.stdout.decode() == "-rf|...|a'\"b;$(x)|main.py|with space|ünï-€.txt\n"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=program("print(1)", files={name: b""}), id=repr(name))
-        for name in ("", ".", "/etc/x", "../x", "a/../../x", "a//b", "a/", "a\0b", "main.py")
-    ],
-)
-def test_a_name_that_leads_elsewhere_is_refused_before_the_program_starts(name: str, outcome: Outcome) -> None:
-    assert (outcome.started, outcome.exit_code, outcome.stdout) == (False, None, b"")
-    assert "is no name for an input file: give a relative path without '..'" in outcome.message
-
-
 @program("import helper\nprint(helper.answer())", files={"helper.py": b"def answer():\n    return 42\n"})
 def test_an_input_can_be_imported(outcome: Outcome) -> None:
     assert (outcome.stdout, contents(outcome)) == (b"42\n", {})
