@@ -51,8 +51,8 @@ def config_map_rules() -> tuple[Rule, ...]:
             holds="object.metadata.?ownerReferences.orValue([]).size() == 1 && "
             'object.metadata.ownerReferences.all(o, o.apiVersion == "batch/v1" && o.kind == "Job" && '
             "!o.?controller.hasValue() && !o.?blockOwnerDeletion.hasValue())",
-            found='object.metadata.?ownerReferences.orValue([]).map(o, o.apiVersion + " " + o.kind + " " + o.name)'
-            '.join(", ")',
+            found='"owners: " + object.metadata.?ownerReferences.orValue([])'
+            '.map(o, o.apiVersion + " " + o.kind + " " + o.name).join(", ")',
             on=(CONFIG_MAPS,),
         ),
         Rule(

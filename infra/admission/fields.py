@@ -177,11 +177,9 @@ def _object_meta() -> Type:
             held("config-map-owner", "ownerReferences", on=(CONFIG_MAPS,)),
             allowed("the pod's controller", "ownerReferences", on=(PODS,)),
             allowed("the call's own", "namespace"),
-            allowed(
-                _SERVER, "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "uid"
-            ),
-            allowed("the API server takes none at creation", "resourceVersion"),
-            allowed("Kubernetes does not use it any more", "selfLink"),
+            allowed(_SERVER, "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "uid"),
+            allowed("a number, the API server's in the end", "generation", "resourceVersion"),
+            allowed("the API server drops it", "selfLink"),
         ),
         "variables.metadata",
         "metadata.",
@@ -237,9 +235,7 @@ def _pod_spec(contract: Contract) -> Type:
             held("volumes", "volumes"),
             held("one-container", "containers"),
             refused("init-containers", "initContainers"),
-            # The API server takes none in a template.
-            refused("ephemeral-containers", "ephemeralContainers", on=(PODS,)),
-            allowed("the API server takes none in a template", "ephemeralContainers", on=(JOBS,)),
+            refused("ephemeral-containers", "ephemeralContainers"),
             refused("pod-resources", "resources", "resourceClaims"),
             held("node-name", "nodeName"),
             held("node-selector", "nodeSelector"),
