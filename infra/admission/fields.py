@@ -116,7 +116,7 @@ def held(rule: str, *fields: str, on: tuple[str, ...] = ()) -> Decision:
     return Decision(mark="fixed", fields=fields, rule=rule, on=on)
 
 
-def fixed(rule: str, why: str = "", *, on: tuple[str, ...] = (), or_absent: bool = False, **values: Any) -> Decision:
+def fixed(rule: str, why: str, *, on: tuple[str, ...] = (), or_absent: bool = False, **values: Any) -> Decision:
     """Return that each field has one right value."""
     return Decision(mark="fixed", fields=tuple(values), rule=rule, why=why, values=values, or_absent=or_absent, on=on)
 
@@ -195,11 +195,11 @@ def _job_spec() -> Type:
             held("deadline", "activeDeadlineSeconds"),
             held("ttl", "ttlSecondsAfterFinished"),
             fixed("one-pod", "an execution is one pod", parallelism=1, completions=1, completionMode="NonIndexed"),
-            fixed("backoff-limit", "the Job would run a program again after a failure", backoffLimit=0),
+            fixed("backoff-limit", "else the Job runs a program again after a failure", backoffLimit=0),
             fixed("suspend", "the deadline of a suspended Job does not run", suspend=False),
             refused("job-failures", "podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFailedIndexes"),
             refused("job-controller", "managedBy", "scheduling"),
-            fixed("manual-selector", "the Job would choose its pods itself", manualSelector=False, or_absent=True),
+            fixed("manual-selector", "else the Job chooses its pods itself", manualSelector=False, or_absent=True),
             allowed("the Job controller's; the API server takes none without manualSelector", "selector"),
             allowed("there is one pod and no replacement", "podReplacementPolicy"),
             allowed("below", "template"),
@@ -215,7 +215,7 @@ def _pod_spec(contract: Contract) -> Type:
     resolver = (
         'dnsConfig.nameservers is then ["127.0.0.1"], as a sandbox resolves no names'
         if contract.egress == "none"
-        else ""
+        else "a sandbox resolves names"
     )
     return Type(
         "PodSpec",
@@ -226,11 +226,11 @@ def _pod_spec(contract: Contract) -> Type:
             refused("host-aliases", "hostAliases"),
             fixed("dns-policy", resolver, dnsPolicy=contract.dns_policy),
             allowed("it names servers that the NetworkPolicy does not let through", "dnsConfig"),
-            fixed("token", "a token of the Kubernetes API would be mounted", automountServiceAccountToken=False),
+            fixed("token", "else a token of the Kubernetes API is mounted", automountServiceAccountToken=False),
             fixed("service-account", "GkeCodeExecutor.from_contract() does", serviceAccountName=account),
             allowed("the old name of serviceAccountName; the API server makes them equal", "serviceAccount"),
             fixed(
-                "service-links", "the environment would list the services of the namespace", enableServiceLinks=False
+                "service-links", "else the environment lists the services of the namespace", enableServiceLinks=False
             ),
             held("volumes", "volumes"),
             held("one-container", "containers"),
@@ -251,7 +251,7 @@ def _pod_spec(contract: Contract) -> Type:
             allowed("the API server refuses what is not the RuntimeClass's", "overhead", on=(PODS,)),
             fixed(
                 "restart-policy",
-                "the kubelet would run a program again after a failure",
+                "else the kubelet runs a program again after a failure",
                 restartPolicy="Never",
                 on=(JOBS,),
             ),
@@ -316,10 +316,10 @@ def _security() -> tuple[Type, ...]:
                     "else the container can gain privileges",
                     allowPrivilegeEscalation=False,
                 ),
-                fixed("privileged", "the container would be its node", privileged=False, or_absent=True),
+                fixed("privileged", "else the container has its node", privileged=False, or_absent=True),
                 fixed(
                     "read-only-root",
-                    "mount an emptyDir where programs write",
+                    "programs write where an emptyDir is mounted",
                     readOnlyRootFilesystem=True,
                 ),
                 fixed("proc-mount", "else it sees what is hidden of /proc", procMount="Default", or_absent=True),

@@ -35,22 +35,21 @@ def _absent(rule: str, made: list[Part]) -> Rule:
 
 def _right(rule: str, made: list[Part]) -> Rule:
     ((found, decision),) = made
-    values = {found.shown + name: value for name, value in (decision.values or {}).items()}
-    tests = {
-        found.shown + name: _is(f"{found.path}.?{name}", value, decision.or_absent)
-        for name, value in (decision.values or {}).items()
-    }
-    said = [told(f"{found.path}.?{name}") for name in decision.fields]
-    several = len(tests) > 1
-    each = ", ".join(f'"{name} " + {value}' for name, value in zip(tests, said, strict=True))
+    values = {found.shown + name: _text(value) for name, value in (decision.values or {}).items()}
+    paths = [f"{found.path}.?{name}" for name in decision.fields]
+    tests = [
+        _is(path, value, decision.or_absent)
+        for path, value in zip(paths, (decision.values or {}).values(), strict=True)
+    ]
+    several = len(values) > 1
+    each = ", ".join(f'"{name} " + {told(path)}' for name, path in zip(values, paths, strict=True))
+    right = " and ".join(f"{name if several else 'it'} to {value}" for name, value in values.items())
     return Rule(
         id=rule,
-        refuses=" or ".join(f"{name} is not {_text(value)}" for name, value in values.items()),
-        fix="Set "
-        + " and ".join(f"{name if several else 'it'} to {_text(value)}" for name, value in values.items())
-        + (decision.why and f": {decision.why}"),
-        holds=" && ".join(tests.values()),
-        found=f'[{each}].join(", ")' if several else said[0],
+        refuses=" or ".join(f"{name} is not {value}" for name, value in values.items()),
+        fix=f"Set {right}: {decision.why}",
+        holds=" && ".join(tests),
+        found=f'[{each}].join(", ")' if several else told(paths[0]),
         on=_on(rule, made),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,76 +58,55 @@ LEFT_TO_THE_API_SERVER: Mapping[str, tuple[str, str, dict[str, Any]]] = {
 """What the API server itself refuses beside what the rules ask for, by its words."""
 
 
-def pod(document: Manifest) -> Manifest:
-    """Return the spec of a pod, or of a Job's template."""
-    spec: Manifest = document["spec"]
-    return spec["template"]["spec"] if "template" in spec else spec
+_ALL, _PODS, _JOB, _MAP = (PODS, JOBS, CONFIG_MAPS), (PODS, JOBS), (JOBS,), (CONFIG_MAPS,)
+
+PLACES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "ObjectMeta": (_ALL, "metadata"),
+    "labels": (_ALL, "metadata labels"),
+    "JobSpec": (_JOB, "spec"),
+    "ObjectMeta of a Job": (_JOB, "metadata"),
+    "ObjectMeta of the template": (_JOB, "spec template metadata"),
+    "labels of the template": (_JOB, "spec template metadata labels"),
+    "PodSpec": (_PODS, "POD"),
+    "PodSpec containers": (_PODS, "POD containers +"),
+    "PodSecurityContext": (_PODS, "POD securityContext"),
+    "SeccompProfile": (_PODS, "POD securityContext seccompProfile"),
+    "nodeSelector": (_PODS, "POD nodeSelector"),
+    "Toleration": (_PODS, "POD tolerations +"),
+    "Container": (_PODS, "POD containers 0"),
+    "SecurityContext": (_PODS, "POD containers 0 securityContext"),
+    "SecurityContext of other users": (_PODS, "POD containers 0 securityContext"),
+    "Capabilities": (_PODS, "POD containers 0 securityContext capabilities"),
+    "ResourceRequirements": (_PODS, "POD containers 0 resources"),
+    "limits": (_PODS, "POD containers 0 resources limits"),
+    "EnvVar": (_PODS, "POD containers 0 env more"),
+    "EnvVarSource": (_PODS, "POD containers 0 env more valueFrom"),
+    "VolumeMount": (_PODS, "POD containers 0 volumeMounts 1"),
+    "Volume": (_PODS, "POD volumes more"),
+    "EmptyDirVolumeSource": (_PODS, "POD volumes 1 emptyDir"),
+    "ProjectedVolumeSource": (_PODS, "POD volumes 0 projected"),
+    "VolumeProjection": (_PODS, "POD volumes 0 projected sources +"),
+    "ConfigMapVolumeSource": (_PODS, "POD volumes more configMap"),
+    "ConfigMapProjection": (_PODS, "POD volumes 0 projected sources + configMap"),
+    "ConfigMap": (_MAP, ""),
+    "OwnerReference": (_MAP, "metadata ownerReferences 0"),
+}
+"""Where objects of a Kubernetes type are in what the executor writes: kinds of objects, and the way there. ``+`` is a
+new member of a list, ``more`` one with that name, ``POD`` the spec of the pod or of the Job's template."""
 
 
-def container(document: Manifest) -> Manifest:
-    found: Manifest = pod(document)["containers"][0]
+def place(document: Any, kind: str, where: str) -> Manifest:
+    """Return the object that is changed."""
+    for step in PLACES[where][1].replace("POD", "spec" if kind == PODS else "spec template spec").split():
+        if isinstance(document, dict):
+            document = document.setdefault(step, {})
+        elif step.isdigit():
+            document = document[int(step)]
+        else:
+            document.append({"name": step} if step == "more" else {})
+            document = document[-1]
+    found: Manifest = document
     return found
-
-
-def more(items: list[Manifest], item: Manifest) -> Manifest:
-    items.append(item)
-    return item
-
-
-def source(document: Manifest) -> Manifest:
-    found: Manifest = more(pod(document)["volumes"], {"name": "more", "projected": {"sources": [{}]}})
-    return found["projected"]["sources"][0]
-
-
-Place = Callable[[Manifest], Manifest]
-
-OF_ALL: Mapping[str, Place] = {
-    "ObjectMeta": lambda document: document["metadata"],
-    "labels": lambda document: document["metadata"]["labels"],
-}
-OF_JOBS: Mapping[str, Place] = {
-    "JobSpec": lambda job: job["spec"],
-    "ObjectMeta of a Job": lambda job: job["metadata"],
-    "ObjectMeta of the template": lambda job: job["spec"]["template"]["metadata"],
-    "labels of the template": lambda job: job["spec"]["template"]["metadata"]["labels"],
-}
-OF_CONFIG_MAPS: Mapping[str, Place] = {
-    "ConfigMap": lambda document: document,
-    "OwnerReference": lambda document: document["metadata"]["ownerReferences"][0],
-}
-OF_PODS: Mapping[str, Place] = {
-    "PodSpec": pod,
-    "PodSecurityContext": lambda document: pod(document)["securityContext"],
-    "SeccompProfile": lambda document: pod(document)["securityContext"]["seccompProfile"],
-    "nodeSelector": lambda document: pod(document)["nodeSelector"],
-    "Toleration": lambda document: more(pod(document)["tolerations"], {"operator": "Exists"}),
-    "Container": container,
-    "PodSpec containers": lambda document: more(pod(document)["containers"], {}),
-    "SecurityContext": lambda document: container(document)["securityContext"],
-    "SecurityContext of other users": lambda document: (
-        pod(document).update(hostUsers=False) or container(document)["securityContext"]
-    ),
-    "Capabilities": lambda document: container(document)["securityContext"]["capabilities"],
-    "ResourceRequirements": lambda document: container(document)["resources"],
-    "limits": lambda document: container(document)["resources"]["limits"],
-    "EnvVar": lambda document: more(container(document)["env"], {"name": "A"}),
-    "EnvVarSource": lambda document: more(container(document)["env"], {"name": "A", "valueFrom": {}})["valueFrom"],
-    "VolumeMount": lambda document: container(document)["volumeMounts"][1],
-    "Volume": lambda document: more(pod(document)["volumes"], {"name": "more"}),
-    "EmptyDirVolumeSource": lambda document: pod(document)["volumes"][1]["emptyDir"],
-    "ProjectedVolumeSource": lambda document: pod(document)["volumes"][0]["projected"],
-    "VolumeProjection": source,
-    "ConfigMapVolumeSource": lambda document: more(pod(document)["volumes"], {"name": "more", "configMap": {}})[
-        "configMap"
-    ],
-    "ConfigMapProjection": lambda document: source(document).setdefault("configMap", {}),
-}
-PLACES = {
-    PODS: {**OF_ALL, **OF_PODS},
-    JOBS: {**OF_ALL, **OF_PODS, **OF_JOBS},
-    CONFIG_MAPS: {**OF_ALL, **OF_CONFIG_MAPS},
-}
-"""By kind: where objects of a Kubernetes type are in what the executor writes, or where one is added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +131,14 @@ class Case:
 def change(document: Manifest, kind: str, where: str, fields: dict[str, Any]) -> None:
     """Change fields at a place of what the executor wrote."""
     names = {"EXECUTION": document["metadata"]["labels"][EXECUTION_LABEL], "OTHER": OTHER_IMAGE}
-    if kind != CONFIG_MAPS:
-        names["IMAGE"] = container(document)["image"].partition("@")[0]
-    place = PLACES[kind][where](document)
-    place.update({name: written(value, names) for name, value in fields.items()})
+    if kind in _PODS:
+        names["IMAGE"] = place(document, kind, "Container")["image"].partition("@")[0]
+    if where == "SecurityContext of other users":
+        place(document, kind, "PodSpec")["hostUsers"] = False
+    changed = place(document, kind, where)
+    changed.update({name: written(value, names) for name, value in fields.items()})
     for name in [name for name, value in fields.items() if value == "GONE"]:
-        del place[name]
+        del changed[name]
 
 
 def written(value: Any, names: Mapping[str, str]) -> Any:
@@ -180,7 +161,7 @@ def _cases() -> Iterator[Case]:
     listed = [(where, rule, fields) for where in WRONG for rule in WRONG[where] for fields in WRONG[where][rule]]
     for where, rule, fields in listed:
         for kind in on[rule]:
-            if where in PLACES[kind]:
+            if kind in PLACES[where][0]:
                 numbers[rule] += 1
                 yield Case(kind=kind, rule=rule, number=numbers[rule], type=where, fields=fields)
 
