@@ -40,6 +40,7 @@ from adk_gke_sandbox.contract import (
     policy_name,
 )
 from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.preflight import dry_run
 from adk_gke_sandbox.sandbox import Sandbox, new_name
 from infra import access
 from infra.admission import policies as admission
@@ -287,6 +288,12 @@ def test_cel_knows_every_field_that_a_rule_reads(room: Room, served: dict[str, d
     }
     # Its schema leaves out what is a quantity, or a map of quantities.
     assert unknown - newer <= {"sizeLimit", "limits", "overhead"}
+
+
+@pytest.mark.parametrize(("kind", "offers"), [(JOBS, dry_run.wrong_jobs), (PODS, dry_run.wrong_pods)])
+def test_what_preflight_offers_breaks_the_rule_that_it_names(room: Room, kind: str, offers: Any) -> None:
+    said = {rule: room.create(kind, made)[1] for rule, made in offers(room.config()).items()}
+    assert said == {rule: [rule] for rule in said}
 
 
 # What is decided
