@@ -58,8 +58,8 @@ def _is(field: str, value: Any, or_absent: bool) -> str:
     """Return that a field has its right value, or one of them."""
     choices = value if isinstance(value, tuple) else (value,)
     # What is left out counts as a value that is not right.
-    wrong = {bool: lambda: not value, int: lambda: value + 1, str: str}[type(choices[0])]
-    missing = choices[0] if or_absent else wrong()
+    wrong: Any = "" if isinstance(choices[0], str) else (not value if isinstance(value, bool) else value + 1)
+    missing = choices[0] if or_absent else wrong
     operator = "in" if isinstance(value, tuple) else "=="
     return f"{field}.orValue({literal(missing)}) {operator} {literal(value)}"
 
