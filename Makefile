@@ -56,7 +56,7 @@ format: .venv/ready ## format and fix
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
 docs: .venv/ready ## docs/reference from the code
-	@$(PYTHON) docs/generate.py
+	@PYTHONPATH=. $(PYTHON) docs/generate.py
 
 lock: $(UV) ## resolve requirements/*.in anew
 	@cd requirements && for name in runtime infra dev adk-oldest; do \

@@ -1,4 +1,7 @@
-"""Writes `docs/reference/` from the code: `make docs`. Says nothing that is not in a docstring or a default."""
+"""Writes `docs/reference/` and the tables of `docs/admission.md` from the code: `make docs`.
+
+Says nothing that is not in a docstring, a default or a rule.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,14 @@ from adk_gke_sandbox.adk import results
 from adk_gke_sandbox.cli import exit_codes
 from adk_gke_sandbox.cli import main as cli
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import Toleration
+from adk_gke_sandbox.contract import CONFIG_MAPS, JOBS, PODS, Contract, Toleration
 from adk_gke_sandbox.execution import CODE_REASONS, Limits, Outcome, Reason
 from adk_gke_sandbox.sandbox import MARKERS
+from infra.admission.fields import rows as decisions
+from infra.admission.rules import rules
 
 FOLDER = Path(__file__).parent / "reference"
+ADMISSION = Path(__file__).parent / "admission.md"
 NOTE = "<!-- Written by `make docs` from the code; edit the docstrings there. -->\n\n"
 
 
@@ -32,6 +38,8 @@ def main() -> None:
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
         print(f"wrote docs/reference/{name}")
+    ADMISSION.write_text(admission(), encoding="utf-8")
+    print("wrote the tables of docs/admission.md")
 
 
 def pages() -> dict[str, str]:
@@ -85,6 +93,37 @@ def reasons() -> str:
         + f"\nThe command ends with {exit_codes.EXIT_USAGE} for bad input, before anything was run, and with "
         f"{exit_codes.EXIT_OUTPUT} if the program completed and not all of its output or files could be written here.\n"
     )
+
+
+def admission() -> str:
+    """Return the page of the admission policies with its tables written anew."""
+    contract = Contract(stack="staging", image=f"europe-docker.pkg.dev/my-project/sandbox/data@sha256:{'a' * 64}")
+    kinds = {PODS: "pod", JOBS: "Job", CONFIG_MAPS: "ConfigMap"}
+    made = [
+        (f"`{rule.id}`", ", ".join(kinds[kind] for kind in rule.on), rule.refuses, rule.fix) for rule in rules(contract)
+    ]
+    decided = [
+        (
+            found.name,
+            ", ".join(kinds[kind] for kind in decision.on or found.on),
+            ", ".join(f"`{field}`" for field in decision.fields),
+            decision.mark,
+            f"`{decision.rule}`" if decision.rule else decision.why,
+        )
+        for found, decision in decisions(contract)
+    ]
+    text = ADMISSION.read_text(encoding="utf-8")
+    for name, written in (
+        ("rules", rows_of(("Rule", "Of", "Refused", "What to do"), made)),
+        ("fields", rows_of(("Type", "Of", "Fields", "", "Rule, or why"), decided)),
+    ):
+        text = re.sub(
+            rf"(<!-- {name}: .*? -->\n).*?(<!-- end -->)",
+            lambda at, new=written: at[1] + new + at[2],
+            text,
+            flags=re.DOTALL,
+        )
+    return text
 
 
 def _code(reason: Reason, code_of: Callable[[Outcome], int | None]) -> str:

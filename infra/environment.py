@@ -15,7 +15,8 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from adk_gke_sandbox.contract import CONTRACT_CONFIG_MAP, CONTRACT_KEY, Contract
-from infra import access, admission, isolation
+from infra import access, isolation
+from infra.admission import policies as admission
 from infra.former_names import aliased
 from infra.settings import Quota
 

@@ -18,7 +18,8 @@ from adk_gke_sandbox.cluster.manifests import CONFIG_MAPS_MAX
 from adk_gke_sandbox.config import EPHEMERAL_STORAGE
 from adk_gke_sandbox.contract import DENY_ALL_POLICY, Contract
 from infra.access import metadata
-from infra.admission_rules import EPHEMERAL_STORAGE_CEILING_MIB
+from infra.admission.config_maps import CONFIG_MAP_MIB
+from infra.admission.rules import EPHEMERAL_STORAGE_CEILING_MIB
 from infra.settings import Quota
 
 LINK_LOCAL: Final = "169.254.0.0/16"
@@ -44,8 +45,7 @@ def quota_hard(contract: Contract, quota: Quota) -> dict[str, str]:
         "pods": str(quota.pods),
         "count/pods": str(quota.pods + quota.jobs),
         "count/jobs.batch": str(quota.jobs),
-        # A large request is split; `kube-root-ca.crt` is in every namespace.
-        "count/configmaps": str(CONFIG_MAPS_MAX * quota.jobs + 1),
+        "count/configmaps": str(config_maps(quota)),
         # Where sandboxes may have some, the platform team alone can put them there.
         **({} if contract.secret_env else {"count/secrets": "0"}),
         "count/services": "0",
@@ -56,6 +56,28 @@ def quota_hard(contract: Contract, quota: Quota) -> dict[str, str]:
         "limits.cpu": quota.cpu,
         "limits.memory": quota.memory,
         "limits.ephemeral-storage": disk,
+    }
+
+
+def config_maps(quota: Quota) -> int:
+    """Return how many ConfigMaps there may be.
+
+    An execution has one, and its ConfigMaps are collected a moment after it; what is left over is for two large
+    requests of ``CONFIG_MAPS_MAX`` parts, for `kube-root-ca.crt` and for those of idle sandboxes.
+    """
+    return 2 * quota.jobs + 2 * CONFIG_MAPS_MAX
+
+
+OBJECT_MIB: Final = 1.5
+"""Size of any object at the most (https://etcd.io/docs/v3.5/dev-guide/limit/#request-size-limit)."""
+
+
+def stored_mib(quota: Quota) -> dict[str, float]:
+    """Return the MiB that the objects of the sandbox namespace take at the most, whoever creates them, by kind."""
+    return {
+        "ConfigMaps": CONFIG_MAP_MIB * config_maps(quota),
+        "Jobs": OBJECT_MIB * quota.jobs,
+        "pods": OBJECT_MIB * (quota.pods + quota.jobs),
     }
 
 

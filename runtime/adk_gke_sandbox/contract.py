@@ -52,6 +52,7 @@ DENY_ALL_POLICY: Final = "deny-all"
 
 PODS: Final = "pods"
 JOBS: Final = "jobs"
+CONFIG_MAPS: Final = "configmaps"
 
 SANDBOX_UID: Final = 1001
 RUNTIME_NODE_KEY: Final = "sandbox.gke.io/runtime"
@@ -163,7 +164,7 @@ class Contract(_Model):
 
 
 def policy_name(contract: Contract, kind: str) -> str:
-    """Return the name of the admission policy for pods or jobs, and of its binding.
+    """Return the name of the admission policy for a kind of object, and of its binding.
 
     It carries the namespace, which is one stack's only; two stacks of one name can share a cluster.
     """

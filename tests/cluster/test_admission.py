@@ -7,6 +7,7 @@ are created as a dry run, which passes through all of admission.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 import secrets
@@ -26,15 +27,30 @@ from adk_gke_sandbox import GkeCodeExecutor
 from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.cluster.manifests import Manifest, Tags
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import EXECUTION_LABEL, JOBS, PODS, STACK_LABEL, Ceilings, Contract, policy_name
+from adk_gke_sandbox.contract import (
+    APP_LABEL,
+    CONFIG_MAPS,
+    EXECUTION_LABEL,
+    EXECUTOR_RULES,
+    JOBS,
+    PODS,
+    STACK_LABEL,
+    Ceilings,
+    Contract,
+    policy_name,
+)
 from adk_gke_sandbox.execution import File, Outcome, Reason
+from adk_gke_sandbox.preflight import dry_run
 from adk_gke_sandbox.sandbox import Sandbox, new_name
-from infra import access, admission
-from infra.admission_cel import VARIABLES
-from infra.admission_rules import rules
+from infra import access
+from infra.admission import policies as admission
+from infra.admission.cel import VARIABLES
+from infra.admission.config_maps import PUBLISHED
+from infra.admission.fields import rows
+from infra.admission.rules import rules
 from infra.local.layout import Layout
-from tests.cluster.admission_cases import CASES, LEFT_TO_THE_API_SERVER, NODE_LABEL, Case
-from tests.cluster.identities import wait_for
+from tests.cluster.admission_cases import CASES, LEFT_TO_THE_API_SERVER, NEWER, NODE_LABEL, Case, change
+from tests.cluster.identities import service_account, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -51,6 +67,8 @@ class Room:
     core: client.CoreV1Api
     batch: client.BatchV1Api
     custom: client.CustomObjectsApi
+    agent: client.ApiClient
+    """With the executor's Role."""
 
     def config(self, **settings: Any) -> ExecutorConfig:
         return ExecutorConfig.from_contract(self.contract, kubeconfig_path=self.kubeconfig, **settings)
@@ -61,14 +79,25 @@ class Room:
         made = manifests.job(config or self.config(), new_name(), data, tags)
         return json.loads(json.dumps(made))  # nothing shared between its parts
 
+    def config_map(self, index: int = 0, **data: str) -> Manifest:
+        """Return the ConfigMap that the executor would create."""
+        made = manifests.config_map(self.config(), new_name(), index, data or {manifests.REQUEST_KEY: ""}, "1")
+        return json.loads(json.dumps(made))
+
+    def made(self, kind: str) -> Manifest:
+        """Return what the executor would create, or the Job controller."""
+        return {JOBS: self.job, PODS: lambda: pod_of(self.job()), CONFIG_MAPS: self.config_map}[kind]()
+
     def create(self, kind: str, document: Manifest) -> tuple[str, list[str]]:
-        """Create a pod or a Job as a dry run; return why it is refused, and the rules that it breaks."""
+        """Create an object as a dry run; return why it is refused, and the rules that it breaks."""
         return refusal(lambda: self.send(kind, document))
 
     def send(self, kind: str, document: Manifest) -> Any:
+        """Create an object as a dry run, with the executor's identity where it may create some."""
         namespaced = {
             PODS: self.core.create_namespaced_pod_with_http_info,
-            JOBS: self.batch.create_namespaced_job_with_http_info,
+            JOBS: client.BatchV1Api(self.agent).create_namespaced_job_with_http_info,
+            CONFIG_MAPS: client.CoreV1Api(self.agent).create_namespaced_config_map_with_http_info,
         }
         return namespaced[kind](self.contract.namespace, document, dry_run="All", field_validation="Strict")
 
@@ -125,12 +154,18 @@ def room(layout: Layout, admin: client.ApiClient, contract: Contract) -> Iterato
         core=client.CoreV1Api(admin),
         batch=client.BatchV1Api(admin),
         custom=client.CustomObjectsApi(admin),
+        agent=copy.copy(admin),
     )
+    made.agent.default_headers = {
+        **admin.default_headers,
+        "Impersonate-User": f"system:serviceaccount:{namespace}:executor",
+    }
     account = {"metadata": {"name": made.contract.sandbox_service_account}, "automountServiceAccountToken": False}
     made.core.create_namespace({"metadata": {"name": namespace}})
     try:
         made.core.create_namespaced_service_account(namespace, account)
-        wait_for(lambda: len(made.core.list_namespaced_service_account(namespace).items) == 2)
+        service_account(admin, namespace, "executor", EXECUTOR_RULES)
+        wait_for(lambda: len(made.core.list_namespaced_service_account(namespace).items) == 3)
         made.core.create_namespaced_pod(namespace, OLD_POD)
         policies(made)
         yield made
@@ -163,7 +198,7 @@ def policies(room: Room) -> None:
     A second binding of each policy warns: a refusal names the first rule alone, warnings come from all.
     """
     api = {"apiVersion": "/".join(GROUP)}
-    for kind in (PODS, JOBS):
+    for kind in admission.KINDS:
         name = policy_name(room.contract, kind)
         metadata = document(access.metadata(room.contract, name))
         policy = document(admission.policy_spec(room.contract, kind))
@@ -175,52 +210,69 @@ def policies(room: Room) -> None:
             named = {**metadata, "name": f"{name}{suffix}"}
             made = {**api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": named, "spec": spec}
             room.custom.create_cluster_custom_object(*GROUP, BINDINGS, made)
-    job = room.job()
-    job["spec"]["template"]["spec"].pop("runtimeClassName")
-    for kind, broken in ((JOBS, job), (PODS, pod_of(job))):
+    for kind in admission.KINDS:
+        broken = room.made(kind)
+        broken["metadata"]["labels"] |= {APP_LABEL: "any"}
         wait_for(lambda kind=kind, broken=broken: all(room.create(kind, broken)))
 
 
-def broken(room: Room, case: Case) -> Manifest:
-    job = room.job()
-    made = job if case.kind == JOBS else pod_of(job)
-    case.change(made)
-    return made
+@pytest.fixture(scope="module")
+def served(room: Room) -> dict[str, dict[str, Any]]:
+    """The properties of every type of the API server's OpenAPI documents, by the type's name."""
+    found: dict[str, dict[str, Any]] = {}
+    api = room.core.api_client
+    for group in ("api/v1", "apis/batch/v1"):
+        answer = api.call_api("GET", f"{api.configuration.host}/openapi/v3/{group}")
+        answer.read()
+        for name, schema in json.loads(answer.data)["components"]["schemas"].items():
+            if "properties" in schema:
+                found[name.rpartition(".")[2]] = schema["properties"]
+    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_breaks_one_rule_is_refused_by_it_alone_and_told_what_was_found(room: Room, case: Case) -> None:
-    message, named = room.create(case.kind, broken(room, case))
+    made = room.made(case.kind)
+    change(made, case.kind, case.type, case.fields)
+    if set(case.fields) & set(NEWER):
+        return taken_by_nobody(room, case.kind, made)
+    message, named = room.create(case.kind, made)
     (rule,) = [rule for rule in rules(room.contract) if rule.id == case.rule]
     said = f"'{policy_name(room.contract, case.kind)}' denied request: {rule.id}: {rule.refuses}; found: "
     assert re.search(f"{re.escape(said)}.+{re.escape(f'. {rule.fix}')}$", message), message
-    assert named == [case.rule]
+    assert case.rule in named
+    assert set(named) <= case.may_break
+
+
+def taken_by_nobody(room: Room, kind: str, made: Manifest) -> None:
+    """The API server does not know the field, or its feature is off and it drops it."""
+    with contextlib.suppress(ApiException):
+        taken = json.dumps(room.core.api_client.sanitize_for_serialization(room.send(kind, made)[0]))
+        assert not [field for field in NEWER if f'"{field}"' in taken], "the field is served: it needs no exception"
 
 
 @pytest.mark.parametrize("words", LEFT_TO_THE_API_SERVER)
 def test_what_no_rule_looks_at_is_refused_by_the_api_server(room: Room, words: str) -> None:
-    kind, change = LEFT_TO_THE_API_SERVER[words]
-    job = room.job()
-    made = job if kind == JOBS else pod_of(job)
-    change(made)
+    kind, where, fields = LEFT_TO_THE_API_SERVER[words]
+    made = room.made(kind)
+    change(made, kind, where, fields)
     with pytest.raises(ApiException, match=words) as refused:
         room.send(kind, made)
     assert "ValidatingAdmissionPolicy" not in refused.value.body
 
 
-@pytest.mark.parametrize("kind", [PODS, JOBS])
-def test_cel_knows_every_field_that_a_rule_reads(room: Room, kind: str) -> None:
+@pytest.mark.parametrize("kind", admission.KINDS)
+def test_cel_knows_every_field_that_a_rule_reads(room: Room, served: dict[str, dict[str, Any]], kind: str) -> None:
     """A misspelt field would always be absent.
 
     The API server types what it reads of ``object`` by its own schema, but not what comes from a variable, so the
-    variables are written out; the two lists of containers, which have no type in common there, as one of them.
+    variables are written out; the two metadata of a Job, which have no type in common there, as one of them.
     """
-    written = {**VARIABLES[kind], "containers": "variables.spec.containers"}
     spec = document(admission.policy_spec(room.contract, kind))
     for validation in spec["validations"]:
         for part in ("expression", "messageExpression"):
-            for name in ("containers", "labels", "spec"):
-                validation[part] = validation[part].replace(f"variables.{name}", written[name])
+            for name, written in {**VARIABLES[kind], "metadata": "[object.metadata]"}.items():
+                validation[part] = validation[part].replace(f"variables.{name}", written)
     metadata = document(access.metadata(room.contract, f"{policy_name(room.contract, kind)}-typed"))
     typed = {"apiVersion": "/".join(GROUP), "kind": "ValidatingAdmissionPolicy", "metadata": metadata, "spec": spec}
     room.custom.create_cluster_custom_object(*GROUP, POLICIES, typed)
@@ -231,8 +283,38 @@ def test_cel_knows_every_field_that_a_rule_reads(room: Room, kind: str) -> None:
 
     warnings = [found["warning"] for found in wait_for(checked)["status"]["typeChecking"].get("expressionWarnings", [])]
     unknown = {re.sub(r"(?s).*undefined field '(\w+)'.*", r"\1", warning) for warning in warnings}
+    newer = {name for found, decision in rows(room.contract) for name in decision.fields} - {
+        name for properties in served.values() for name in properties
+    }
     # Its schema leaves out what is a quantity, or a map of quantities.
-    assert unknown == {"sizeLimit", "limits"}
+    assert unknown - newer <= {"sizeLimit", "limits", "overhead"}
+
+
+@pytest.mark.parametrize(("kind", "offers"), [(JOBS, dry_run.wrong_jobs), (PODS, dry_run.wrong_pods)])
+def test_what_preflight_offers_breaks_the_rule_that_it_names(room: Room, kind: str, offers: Any) -> None:
+    said = {rule: room.create(kind, made)[1] for rule, made in offers(room.config()).items()}
+    assert said == {rule: [rule] for rule in said}
+
+
+# What is decided
+
+
+def test_every_field_that_the_api_server_knows_is_decided(room: Room, served: dict[str, dict[str, Any]]) -> None:
+    """Of every type that can be reached through a field that is not refused."""
+    decided: dict[str, set[str]] = {}
+    followed: dict[str, set[str]] = {}
+    for found, decision in rows(room.contract):
+        decided.setdefault(found.name, set()).update(decision.fields)
+        if decision.mark != "refused":
+            followed.setdefault(found.name, set()).update(decision.fields)
+    assert {name: set(served[name]) - fields for name, fields in decided.items() if set(served[name]) - fields} == {}
+    reached = {
+        reference.rpartition(".")[2]
+        for name, fields in followed.items()
+        for field in fields & set(served[name])
+        for reference in re.findall(r'"\$ref": "([^"]+)"', json.dumps(served[name][field]))
+    }
+    assert reached & set(served) - set(decided) == set()
 
 
 # What passes
@@ -269,6 +351,41 @@ def test_what_the_executor_writes_passes(room: Room, settings: dict[str, Any], p
         assert room.create(kind, made) == ("", [])
 
 
+def test_the_largest_request_passes(room: Room) -> None:
+    runner = dict.fromkeys(manifests.POD_FILES, "x" * 1024)
+    parts = manifests.split_request(b"x" * manifests.REQUEST_BYTES, runner)
+    assert len(parts) == manifests.CONFIG_MAPS_MAX
+    for index in (0, 1, len(parts) - 1):
+        assert room.create(CONFIG_MAPS, room.config_map(index, **parts[index])) == ("", [])
+
+
+@pytest.mark.parametrize("prefix", ["adk-gke-sandbox", "kubectl.kubernetes.io", "autopilot.gke.io", "cloud.google.com"])
+def test_annotations_that_kubernetes_and_gke_set_pass(room: Room, prefix: str) -> None:
+    for kind in (PODS, JOBS):
+        made = room.made(kind)
+        made["metadata"]["annotations"] = {f"{prefix}/any": "any"}
+        assert room.create(kind, made) == ("", [])
+
+
+def test_the_clusters_certificates_are_published_by_their_controller_alone(room: Room) -> None:
+    ((name, _),) = PUBLISHED
+    namespace = room.contract.namespace
+    before = room.core.read_namespaced_config_map(name, namespace).metadata.uid
+    room.core.delete_namespaced_config_map(name, namespace)
+    wait_for(
+        lambda: [
+            found
+            for found in room.core.list_namespaced_config_map(namespace).items
+            if found.metadata.name == name and found.metadata.uid != before
+        ]
+    )
+    _, named = room.create(CONFIG_MAPS, room.config_map() | {"metadata": {"name": name}})
+    assert {"config-map-owner", "config-map-name"} <= set(named)
+    patch = room.core.patch_namespaced_config_map_with_http_info
+    assert "immutable" in patched(patch, name, room, {"data": {"ca.crt": "any"}})[1]
+    assert patched(patch, name, room, {"metadata": {"labels": {"any": "any"}}}) == ("", [])
+
+
 @pytest.mark.parametrize(
     "key",
     ["sandbox.gke.io/runtime", "kubernetes.io/arch"]
@@ -297,7 +414,9 @@ def test_an_execution_runs_under_the_policies_and_leaves_nothing(room: Room) -> 
 def test_other_namespaces_are_left_alone(room: Room) -> None:
     job = room.job()
     job["spec"]["template"]["spec"] = OLD_POD["spec"] | {"restartPolicy": "Never"}
-    elsewhere = replace(room, contract=room.contract.model_copy(update={"namespace": "default"}))
+    elsewhere = replace(
+        room, contract=room.contract.model_copy(update={"namespace": "default"}), agent=room.core.api_client
+    )
     job["metadata"]["namespace"] = "default"
     assert elsewhere.create(JOBS, job) == ("", [])
     assert elsewhere.create(PODS, {**pod_of(job), "metadata": {"name": "any"}}) == ("", [])

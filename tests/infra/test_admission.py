@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes import client
 
-from adk_gke_sandbox.cluster import manifests
-from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import JOBS, PODS, Ceilings, Contract, Toleration, policy_name
-from infra.admission_cel import Rule
-from infra.admission_rules import image_prefixes, rules
-from tests.cluster.admission_cases import CASES
-from tests.infra.conftest import Run
+from adk_gke_sandbox.cluster.manifests import CONFIG_MAP_BYTES
+from adk_gke_sandbox.contract import CONFIG_MAPS, JOBS, PODS, Ceilings, Contract, Toleration, policy_name
+from infra.admission.cel import VARIABLES, Rule
+from infra.admission.config_maps import DATA_BYTES_MAX, KEYS_MAX
+from infra.admission.fields import REFUSALS, Type, types
+from infra.admission.rules import LABELS_MAX, image_prefixes, rules
+from infra.isolation import quota_hard, stored_mib
+from infra.settings import Quota
+from tests.cluster.admission_cases import CASES, LEFT_TO_THE_API_SERVER
+from tests.infra.conftest import Run, committed
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "admission.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "admission.md").read_text(encoding="utf-8")
 
 CONTRACT = Contract(
     stack="staging", image=f"europe-docker.pkg.dev/my-project/sandbox/data@sha256:{'a' * 64}", node_selector={}
@@ -44,7 +49,11 @@ def test_every_rule_has_an_id_of_its_own() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_message_names_the_rule_what_was_found_and_the_fix(rule: Rule) -> None:
+    """In sentences on one line: the API server drops a message with a line break."""
     assert rule.message == f"{rule.id}: {rule.refuses}. {rule.fix}"
+    assert "\n" not in rule.message_expression
+    assert re.fullmatch(r"[A-Z].*[^.]", rule.fix)
+    assert not rule.refuses.endswith(".")
     before, found, after = re.fullmatch(
         r'("(?:[^"\\]|\\.)*") \+ \((.+)\) \+ ("(?:[^"\\]|\\.)*")', rule.message_expression
     ).groups()  # type: ignore[union-attr]
@@ -53,19 +62,11 @@ def test_message_names_the_rule_what_was_found_and_the_fix(rule: Rule) -> None:
     assert json.loads(after) == f". {rule.fix}"
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_message_is_sentences_on_one_line(rule: Rule) -> None:
-    """The API server drops a message with a line break."""
-    assert "\n" not in rule.message_expression
-    assert not rule.refuses.endswith(".")
-    assert re.match("[A-Z]", rule.fix)
-    assert not rule.fix.endswith(".")
-
-
 def test_every_rule_has_a_case_that_breaks_it_for_every_kind_that_is_held_to_it() -> None:
     held = {(rule.id, kind) for rule in RULES for kind in rule.on}
-    # No new pod has ephemeral containers; the case is a running one.
-    assert {(case.rule, case.kind) for case in CASES} == held - {("ephemeral-containers", PODS)}
+    # The API server itself refuses these at creation; a running pod can get ephemeral containers.
+    at_creation = {(rule, kind) for rule, kind in held if rule not in ("ephemeral-containers", "privileged")}
+    assert {(case.rule, case.kind) for case in CASES} == at_creation
 
 
 # What the rules allow comes from the contract
@@ -98,7 +99,7 @@ def test_images_of_the_contracts_repository_are_allowed_but_never_a_whole_regist
         ({"node_selector": {"pool": "sandbox"}}, "node-selector", 'nodeSelector[?"pool"].orValue("") == "sandbox"'),
         ({"tolerations": (Toleration(key="dedicated"),)}, "tolerations", '"dedicated"'),
         ({"image": "a/b/c@sha256:0"}, "image-registry", '["a/b/"]'),
-        ({"secret_env": True}, "env", "!e.?valueFrom.hasValue() || e.?valueFrom.?secretKeyRef.hasValue()"),
+        ({"secret_env": True}, "env", "!i.?valueFrom.hasValue() || i.?valueFrom.?secretKeyRef.hasValue()"),
     ],
     ids=lambda value: value if isinstance(value, str) and re.fullmatch("[a-z-]+", value) else "",
 )
@@ -114,52 +115,37 @@ def test_quotes_of_a_value_do_not_end_the_string() -> None:
     assert rule("runtime-class", contract).holds.endswith(r'== "g\" || true || \""')
 
 
-# What the rules read
+# What is decided of fields
 
 
-MODELS: dict[str, tuple[Any, str]] = {
-    "PodSpec": (client.V1PodSpec, r"variables\.spec\.\??{}\b"),
-    "Container": (client.V1Container, r"\bc\.\??{}\b"),
-    "PodSecurityContext": (client.V1PodSecurityContext, r"variables\.spec\.\?securityContext\.\?{}\b"),
-    "SecurityContext": (client.V1SecurityContext, r"\bc\.\?securityContext\.\?{}\b"),
-    "ResourceRequirements": (client.V1ResourceRequirements, r"\bc\.\?resources\.\?{}\b"),
-    "JobSpec": (client.V1JobSpec, r"object\.spec\.\??{}\b"),
-}
-READ = " ".join([*(rule.holds for rule in RULES), "object.spec.template.spec"])
+@pytest.mark.parametrize("found", types(CONTRACT), ids=lambda found: found.name)
+def test_every_field_of_the_client_library_is_decided_once_for_each_kind(found: Type) -> None:
+    """The library knows the fields of the version of Kubernetes after the one that the local cluster has."""
+    known = getattr(client, f"V1{found.name}", None) or getattr(client, found.name)
+    for kind in found.on:
+        decided = [field for each in found.decisions if kind in (each.on or found.on) for field in each.fields]
+        assert sorted(decided) == sorted(set(known.attribute_map.values())), kind
 
 
-def free_fields() -> dict[str, set[str]]:
-    """Return the fields that the page says are not looked at, by the Kubernetes type that they are of."""
-    rows = re.findall(r"^\| (\w+) \| (`.+`) \| .+ \|$", PAGE, re.MULTILINE)
-    found: dict[str, set[str]] = {model: set() for model in MODELS}
-    for model, fields in rows:
-        found[model] |= set(re.findall(r"`(\w+)`", fields))
-    return found
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_every_field_that_kubernetes_has_is_read_by_a_rule_or_left_free_on_the_page(model: str) -> None:
-    known, pattern = MODELS[model]
-    fields = set(known.attribute_map.values())
-    read = {field for field in fields if re.search(pattern.format(field), READ)}
-    assert free_fields()[model] == fields - read
-
-
-def test_the_executors_own_job_is_described() -> None:
-    job = manifests.job(ExecutorConfig.from_contract(CONTRACT), "sandbox-1", [{manifests.REQUEST_KEY: ""}])
-    pod = job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    parts = {
-        "PodSpec": pod,
-        "Container": container,
-        "PodSecurityContext": pod["securityContext"],
-        "SecurityContext": container["securityContext"],
-        "ResourceRequirements": container["resources"],
-        "JobSpec": job["spec"],
-    }
-    for model, part in parts.items():
-        unread = {field for field in part if not re.search(MODELS[model][1].format(field), READ)}
-        assert unread <= free_fields()[model], model
+@pytest.mark.parametrize("found", types(CONTRACT), ids=lambda found: found.name)
+def test_a_rule_holds_what_is_not_allowed_and_a_case_breaks_it(found: Type) -> None:
+    left = {name for _, where, fields in LEFT_TO_THE_API_SERVER.values() if where == found.name for name in fields}
+    cases = [case for case in CASES if case.type.split()[0] == found.name]
+    for decision in found.decisions:
+        if decision.mark == "allowed":
+            assert decision.why
+            continue
+        read = rule(decision.rule, CONTRACT).holds
+        for kind in decision.on or found.on:
+            assert kind in rule(decision.rule, CONTRACT).on
+            for name, written in VARIABLES[kind].items():
+                read = read.replace(f"variables.{name}", written)
+        for field in decision.fields:
+            # A rule of a union names the members that it allows.
+            union = decision.mark == "refused" and decision.rule not in REFUSALS
+            assert union or re.search(rf"\b{field}\b", read), field
+            breaking = [{*case.fields, case.type.split()[-1]} for case in cases if decision.rule in case.may_break]
+            assert field in left.union(*breaking)
 
 
 # What the program registers
@@ -167,7 +153,11 @@ def test_the_executors_own_job_is_described() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "group", "resources"),
-    [(PODS, "", ["pods", "pods/ephemeralcontainers", "pods/resize"]), (JOBS, "batch", ["jobs"])],
+    [
+        (PODS, "", ["pods", "pods/ephemeralcontainers", "pods/resize"]),
+        (JOBS, "batch", ["jobs"]),
+        (CONFIG_MAPS, "", ["configmaps"]),
+    ],
 )
 def test_policy_holds_every_rule_of_its_kind_at_every_create_and_update(
     run: Run, kind: str, group: str, resources: list[str]
@@ -186,7 +176,7 @@ def test_policy_holds_every_rule_of_its_kind_at_every_create_and_update(
     ]
 
 
-@pytest.mark.parametrize("kind", [PODS, JOBS])
+@pytest.mark.parametrize("kind", [PODS, JOBS, CONFIG_MAPS])
 def test_binding_refuses_in_the_sandbox_namespace_alone(run: Run, kind: str) -> None:
     program = run(stack="My_Stack", namespace="runs")
     binding = program.one(BINDING, f"sandbox-{kind}").inputs
@@ -203,7 +193,7 @@ def test_policies_are_there_before_the_namespace_and_until_it_is_gone(run: Run) 
     awaited = {
         urn.split("::")[-2].rpartition(":")[2] + " " + urn.split("::")[-1] for urn in namespace.request.dependencies
     }
-    assert awaited == {f"{kind} sandbox-{of}" for kind in (POLICY, BINDING) for of in (PODS, JOBS)}
+    assert awaited == {f"{kind} sandbox-{of}" for kind in (POLICY, BINDING) for of in (PODS, JOBS, CONFIG_MAPS)}
 
 
 def test_two_stacks_of_one_name_have_policies_of_their_own() -> None:
@@ -214,13 +204,30 @@ def test_two_stacks_of_one_name_have_policies_of_their_own() -> None:
 # What the page says
 
 
-def test_the_table_of_rules_is_the_rules() -> None:
-    rows = ["| Rule | Of | Refused | What to do |", "|---|---|---|---|"]
-    for rule in RULES:
-        of = {(PODS, JOBS): "pod, Job", (PODS,): "pod", (JOBS,): "Job"}[rule.on]
-        rows.append(f"| `{rule.id}` | {of} | {rule.refuses} | {rule.fix} |")
-    table = "\n".join(rows)
-    assert table in PAGE, f"docs/admission.md is behind the rules; its table should be:\n{table}"
+@pytest.mark.timeout(120)  # the generator imports ADK
+def test_the_tables_are_the_rules_and_what_is_decided_of_fields() -> None:
+    space = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    assert space["admission"]() == PAGE, "run `make docs`"
+
+
+LABEL_BYTES = 253 + 1 + 63 + 63  # prefix, name, value
+
+
+@pytest.mark.parametrize(("stack", "row"), [("local", "default quota"), ("prod", "prod")])
+def test_the_page_tells_how_much_the_namespace_can_hold(stack: str, row: str) -> None:
+    given = committed(stack) if stack == "prod" else {}
+    quota = Quota(
+        **{name: int(given[key]) for name, key in (("pods", "quotaPods"), ("jobs", "quotaJobs")) if key in given}
+    )
+    hard = quota_hard(CONTRACT, quota)
+    assert int(hard["count/configmaps"]) == 2 * quota.jobs + 64
+    # Names of keys are in the history of fields once more, and the names of object, namespace and owner are few.
+    most = DATA_BYTES_MAX + 2 * KEYS_MAX * 253 + 2 * LABELS_MAX * LABEL_BYTES + 4096
+    assert CONFIG_MAP_BYTES < DATA_BYTES_MAX < most <= 2**20
+    mib = [int(hard["count/configmaps"]) * 1, int(hard["count/jobs.batch"]) * 1.5, int(hard["count/pods"]) * 1.5]
+    assert list(stored_mib(quota).values()) == mib
+    assert sum(mib) < 8 * 1024 / 2
+    assert f"| {row} | {' | '.join(f'{each:.0f}' for each in (*mib, sum(mib)))} |" in PAGE
 
 
 def test_the_example_of_a_refusal_is_what_an_agent_gets() -> None:

@@ -19,7 +19,7 @@ from policy_cases import CASES, CLUSTER, GONE, GUESTS, POOL, PROJECT_MEMBER, QUO
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError, unknown_checking_proxy
 
 from adk_gke_sandbox.contract import Cluster, Contract
-from infra import admission_rules
+from infra.admission import rules as admission_rules
 from infra.local import engine
 from infra.policy import coverage, exceptions, pack
 from infra.policy.exceptions import Exemptions

@@ -22,7 +22,7 @@ from adk_gke_sandbox.execution import Outcome, Reason
 from adk_gke_sandbox.preflight import CLUSTER_CHECKS, SANDBOX_CHECKS, access, dry_run
 from adk_gke_sandbox.preflight.checks import Problem, Report, Result, Status, make_checks
 from adk_gke_sandbox.preflight.probe import ProbedCluster
-from infra.admission_rules import rules
+from infra.admission.rules import rules
 from tests.unit.loopback import kubeconfig
 
 ROOT = Path(__file__).resolve().parents[2]

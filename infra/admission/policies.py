@@ -1,8 +1,8 @@
 """ValidatingAdmissionPolicies of the sandbox namespace: the API server refuses what the contract does not describe.
 
-Pod Security knows nothing of RuntimeClasses, images or deadlines; these policies do. What they hold is in
-``admission_rules``. All values are literals: a policy that reads a parameter object refuses everything while
-that object is being replaced.
+Pod Security knows nothing of RuntimeClasses, images or deadlines; these policies do. What they hold is in ``rules``,
+most of it made from the table of ``fields``. All values are literals: a policy that reads a parameter object refuses
+everything while that object is being replaced.
 https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
 """
 
@@ -13,34 +13,46 @@ from typing import Final
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from adk_gke_sandbox.contract import JOBS, PODS, Contract, policy_name
+from adk_gke_sandbox.contract import CONFIG_MAPS, JOBS, PODS, Contract, policy_name
 from infra.access import metadata
-from infra.admission_cel import VARIABLES
-from infra.admission_rules import rules
+from infra.admission.cel import VARIABLES
+from infra.admission.config_maps import NOT_PUBLISHED
+from infra.admission.rules import rules
 
 _admission = kubernetes.admissionregistration.v1
 
-NEW_OR_CHANGED: Final = 'request.operation == "CREATE" || object.spec != oldObject.spec'
-"""Only a changed spec is looked at.
+_NEW: Final = 'request.operation == "CREATE"'
 
-Controllers remove finalizers, and people change labels, of objects that an earlier policy let in; refused, such
-an object could never be deleted.
-"""
+_CONDITIONS: Final = {
+    # Only a changed spec is looked at. Controllers remove finalizers, and people change labels, of objects that an
+    # earlier policy let in; refused, such an object could never be deleted.
+    PODS: {"new-or-changed": f"{_NEW} || object.spec != oldObject.spec"},
+    JOBS: {"new-or-changed": f"{_NEW} || object.spec != oldObject.spec"},
+    CONFIG_MAPS: {
+        "new-or-changed": " || ".join(
+            [_NEW, *(f"object.?{field} != oldObject.?{field}" for field in ("data", "binaryData", "immutable"))]
+        ),
+        "not-published": NOT_PUBLISHED,
+    },
+}
 
 _RESOURCES: Final = {
     # The two others change the spec of a running pod.
     PODS: ("", ["pods", "pods/ephemeralcontainers", "pods/resize"]),
     JOBS: ("batch", ["jobs"]),
+    CONFIG_MAPS: ("", ["configmaps"]),
 }
+
+KINDS: Final = tuple(_RESOURCES)
 
 
 def policies(name: str, contract: Contract, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
-    """Create a policy for pods and one for Jobs, each with its binding to the sandbox namespace.
+    """Create a policy for each kind of object, with its binding to the sandbox namespace.
 
     Create them before the namespace: an API server takes a moment to load a policy. Logical names begin with ``name``.
     """
     created: list[pulumi.Resource] = []
-    for kind in (PODS, JOBS):
+    for kind in KINDS:
         policy = _admission.ValidatingAdmissionPolicy(
             f"{name}-{kind}",
             metadata=metadata(contract, policy_name(contract, kind)),
@@ -58,7 +70,7 @@ def policies(name: str, contract: Contract, opts: pulumi.ResourceOptions) -> lis
 
 
 def policy_spec(contract: Contract, kind: str) -> _admission.ValidatingAdmissionPolicySpecArgs:
-    """Return the policy for ``pods`` or ``jobs``."""
+    """Return the policy for a kind of object."""
     group, resources = _RESOURCES[kind]
     return _admission.ValidatingAdmissionPolicySpecArgs(
         failure_policy="Fail",
@@ -69,7 +81,10 @@ def policy_spec(contract: Contract, kind: str) -> _admission.ValidatingAdmission
                 )
             ]
         ),
-        match_conditions=[_admission.MatchConditionArgs(name="new-or-changed", expression=NEW_OR_CHANGED)],
+        match_conditions=[
+            _admission.MatchConditionArgs(name=name, expression=expression)
+            for name, expression in _CONDITIONS[kind].items()
+        ],
         variables=[
             _admission.VariableArgs(name=name, expression=expression) for name, expression in VARIABLES[kind].items()
         ],
