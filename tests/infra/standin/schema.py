@@ -37,9 +37,54 @@ def problems(token: str, inputs: Mapping[str, Any]) -> list[Problem]:
     return list(_object(arguments(token), inputs, ""))
 
 
+Properties = Mapping[str, "Properties | None"]
+"""Keys of an object -> those of the object, or of each object of the list, that is there; ``None`` is a plain value."""
+
+
 def keys(token: str) -> frozenset[str]:
     """Return the top-level keys that a resource takes."""
     return frozenset(_types_of(arguments(token)))
+
+
+def properties(token: str) -> Properties:
+    """Return the top-level keys that a resource takes, with what is inside each."""
+    return _properties(arguments(token))
+
+
+@cache
+def _properties(kind: type) -> Properties:
+    return {key: _inside(each) for key, each in _types_of(kind).items()}
+
+
+def _inside(kind: Any) -> Properties | None:
+    kind = _without_promises(kind)
+    origin = typing.get_origin(kind)
+    if origin is not None and issubclass(origin, Sequence):
+        return _inside(typing.get_args(kind)[0])
+    return _properties(kind) if isinstance(kind, type) and _types.is_input_type(kind) else None
+
+
+def not_allowed(kind: Any, inputs: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the texts that are none of those that a field takes.
+
+    Args:
+        kind: The `Kind`, with its fields.
+        inputs: The inputs of the resource.
+    """
+    return _not_allowed(kind, inputs, "", "")
+
+
+def _not_allowed(kind: Any, value: Any, path: str, shown: str) -> Iterator[Problem]:
+    if isinstance(value, Mapping):
+        inside = f"{shown}.0." if shown else ""
+        for key, item in value.items():
+            yield from _not_allowed(kind, item, f"{path}.{key}" if path else key, inside + _snake(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _not_allowed(kind, item, f"{path}[{index}]", shown)
+    elif isinstance(value, str) and value != UNKNOWN and (allowed := kind.field(path).values) and value not in allowed:
+        listed = " ".join(f'"{each}"' for each in allowed)
+        yield path, f"expected {shown} to be one of [{listed}], got {value}"
 
 
 def provider_keys() -> frozenset[str]:
