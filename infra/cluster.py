@@ -6,9 +6,9 @@ GKE's own, and made by nobody here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import pulumi
 import pulumi_gcp as gcp
@@ -158,14 +158,18 @@ class SandboxCluster(pulumi.ComponentResource):
             after=[self.cluster],
             opts=child,
         )
-        host = pulumi.Output.all(
-            name=self.cluster.name,
-            endpoint=self.cluster.control_plane_endpoints_config.apply(
-                lambda found: found.dns_endpoint_config.endpoint if found.dns_endpoint_config else None
-            ),
-            pools=self.cluster.node_pools.apply(lambda found: [pool.name for pool in found or ()]),
-            group=self.cluster.authenticator_groups_config.apply(lambda found: found.security_group if found else None),
-        ).apply(lambda found: _host(args, **found))
+        host = pulumi.Output.all(self.cluster.name, self.cluster.control_plane_endpoints_config).apply(
+            lambda found: _host(found[0], found[1], gke.region)
+        )
+        # Each by itself: what GKE does not mention is unknown in every preview, and nothing may hang on it.
+        if args.mode == "standard":
+            pulumi.Output.all(self.cluster.name, self.cluster.node_pools).apply(
+                lambda found: _refuse_first_pool(found[0], found[1], gke.region)
+            )
+        if not gke.rbac_security_group:
+            pulumi.Output.all(self.cluster.name, self.cluster.authenticator_groups_config).apply(
+                lambda found: _refuse_group(found[0], found[1])
+            )
         self.endpoint = pulumi.Output.concat("https://", host)
         self.context = self.cluster.name.apply(lambda cluster: context_name(gke.project, gke.region, cluster))
         self.kubeconfig = pulumi.Output.secret(
@@ -175,41 +179,42 @@ class SandboxCluster(pulumi.ComponentResource):
         self.register_outputs({"endpoint": self.endpoint, "kubeconfig": self.kubeconfig, "repository": self.repository})
 
 
-def _host(
-    args: SandboxClusterArgs,
-    *,
-    name: str,
-    endpoint: str | None,
-    pools: Sequence[str],
-    group: str | None,
-) -> str:
+def _host(name: str, endpoints: Mapping[str, Any], region: str) -> str:
     """Return the DNS endpoint; in a preview it may not be known yet.
 
     Raises:
-        pulumi.RunError: the cluster is not what the program believes, and an update would not mend it.
+        pulumi.RunError: GKE gave up on the cluster, and an update would not mend it.
     """
-    where = f"{name} --location {args.gke.region}"
+    endpoint = (endpoints.get("dns_endpoint_config") or {}).get("endpoint")
     if endpoint == "":
+        where = f"{name} --location {region}"
         raise pulumi.RunError(
             f"cluster {name} has no DNS endpoint: its creation ended in an error, which `gcloud container clusters "
             f"describe {where} --format='value(status, statusMessage)'` prints. Delete it with `gcloud container "
             f"clusters delete {where}`, then `pulumi up --refresh` makes another"
         )
-    # Autopilot has pools of its own, and calls one of them the same.
-    if args.mode == "standard" and _FIRST_POOL in pools:
+    if endpoint is None and pulumi.runtime.is_dry_run():
+        return cast(str, pulumi.UNKNOWN)
+    return dns_endpoint([endpoint], name, region)
+
+
+def _refuse_first_pool(name: str, pools: Sequence[Mapping[str, Any]] | None, region: str) -> None:
+    """Refuse to go on beside the pool that the end of a creation should have removed."""
+    if any(pool["name"] == _FIRST_POOL for pool in pools or ()):
         raise pulumi.RunError(
             f"cluster {name} still has the pool {_FIRST_POOL}, and pays for its machines: the creation of the cluster "
             f"did not come to its end. Remove it with `gcloud container node-pools delete {_FIRST_POOL} --cluster "
-            f"{where}`, then `pulumi up --refresh`"
+            f"{name} --location {region}`, then `pulumi up --refresh`"
         )
-    if group and not args.gke.rbac_security_group:
+
+
+def _refuse_group(name: str, groups: Mapping[str, Any] | None) -> None:
+    """Refuse to leave out a group that there is: Google's provider would keep it, without a word."""
+    if groups and groups["security_group"]:
         raise pulumi.RunError(
-            f"cluster {name} has the group {group}, and Google's provider keeps what is left out. "
+            f"cluster {name} has the group {groups['security_group']}, and Google's provider keeps what is left out. "
             f"{repair('rbac_security_group', GROUPS_OFF)}, or set the group again"
         )
-    if endpoint is None and pulumi.runtime.is_dry_run():
-        return cast(str, pulumi.UNKNOWN)
-    return dns_endpoint([endpoint], name, args.gke.region)
 
 
 def _image_policy(

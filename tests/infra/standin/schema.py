@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import threading
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import pulumi_gcp
 from pulumi import _types
 
 from standin.wire import UNKNOWN
+
+_LOADING: Final = threading.Lock()
 
 Problem = tuple[str, str]
 """Path of a property and what is wrong with it, in the words of the real provider."""
@@ -25,7 +28,8 @@ Problem = tuple[str, str]
 def arguments(token: str) -> type:
     """Return the argument type of a resource, such as ``gcp:container/nodePool:NodePool``."""
     _, path, name = token.split(":")
-    with warnings.catch_warnings():
+    # The SDK loads a module when it is first looked into, and two threads at once see half of it.
+    with _LOADING, warnings.catch_warnings():
         # The SDK's own deprecated classes warn when their module is loaded, which is when it is first looked into.
         warnings.simplefilter("ignore", DeprecationWarning)
         module = importlib.import_module("pulumi_gcp." + path.split("/")[0])
