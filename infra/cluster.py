@@ -163,8 +163,8 @@ class SandboxCluster(pulumi.ComponentResource):
         )
         # Each by itself: what GKE does not mention is unknown in every preview, and nothing may hang on it.
         if args.mode == "standard":
-            pulumi.Output.all(self.cluster.name, self.cluster.node_pools).apply(
-                lambda found: _refuse_first_pool(found[0], found[1], gke.region)
+            pulumi.Output.all(host, self.cluster.name, self.cluster.node_pools).apply(
+                lambda found: _refuse_first_pool(found[1], found[2], gke.region)
             )
         if not gke.rbac_security_group:
             pulumi.Output.all(self.cluster.name, self.cluster.authenticator_groups_config).apply(
