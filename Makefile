@@ -12,7 +12,7 @@ LOCKS := requirements/runtime.txt requirements/infra.txt requirements/dev.txt
 # uv reads indexes from its own configuration; a folder of wheels that pip knows of is not part of the locks.
 unexport PIP_FIND_LINKS
 
-.PHONY: help demo test test-incumbent test-kill test-load check bench up down status clean lock format docs
+.PHONY: help demo test test-variants test-incumbent test-kill test-load check bench up down status clean lock format docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -22,6 +22,9 @@ demo: .venv/ready ## local cluster, `pulumi up`, an ADK agent that runs code on 
 
 test: .venv/ready .venv-oldest/ready ## everything, on the real local cluster
 	@$(PYTHON) tests/everything.py
+
+test-variants: .venv/ready up ## every variant of a GKE stack: up, preview with no changes, destroy
+	@.venv/bin/pytest -m cluster tests/infra/test_gke_engine.py -k test_preview_after_up
 
 test-incumbent: .venv/ready up ## what docs/defects.md says of ADK's own executor, for releases
 	@.venv/bin/pytest -m long tests/cluster/test_incumbent.py

@@ -6,15 +6,21 @@ GKE's own, and made by nobody here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Final, Literal, cast
 
 import pulumi
 import pulumi_gcp as gcp
 
 from infra import control_plane, encryption, network, node_identity, node_pools, project_services, registry
+from infra.configuration import repair
+from infra.gke_checks import GROUPS_OFF
 from infra.gke_settings import GkeSettings
 from infra.kubeconfig import context_name, dns_endpoint, kubeconfig
+
+_FIRST_POOL: Final = "default-pool"
+"""What GKE calls the pool that a cluster begins with; the provider removes it at the end of the creation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +69,14 @@ class SandboxCluster(pulumi.ComponentResource):
         super().__init__("adk:infra:SandboxCluster", name, None, opts)
         gke = args.gke
         child = pulumi.ResourceOptions(parent=self)
-        services = project_services.services(name, gke, child)
+        enabled = project_services.services(name, gke, child)
+        services = list(enabled.values())
+        agents = project_services.service_agents(name, gke.project, enabled, child)
         after_services = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=services))
         number = gcp.organizations.get_project_output(
-            project_id=gke.project, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=services)
+            project_id=gke.project,
+            # No other: a service that a setting adds would make the number unknown, and replace every grant with it.
+            opts=pulumi.InvokeOutputOptions(parent=self, depends_on=[enabled["cloudresourcemanager"]]),
         ).number
         net = network.network(
             name,
@@ -97,6 +107,7 @@ class SandboxCluster(pulumi.ComponentResource):
             project_number=number,
             boot_disks=gke.encrypt_boot_disks,
             services=services,
+            agents=agents,
             opts=child,
         )
         admitted = _image_policy(name, gke, repositories, after_services)
@@ -119,8 +130,10 @@ class SandboxCluster(pulumi.ComponentResource):
                     depends_on=[*keys.grants, *nodes.grants, *net.way_out, *admitted],
                     # What GKE tells of it: certificates, and even a key if one was ever issued.
                     additional_secret_outputs=["master_auth"],
-                    # The first pool's, which is gone by then.
-                    ignore_changes=["node_config"],
+                    ignore_changes=control_plane.NOT_OURS[args.mode],
+                    # Two clusters cannot have one range of services
+                    # (https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips#cluster_sizing_secondary_range_svcs).
+                    delete_before_replace=True,
                 ),
             ),
         )
@@ -145,9 +158,18 @@ class SandboxCluster(pulumi.ComponentResource):
             after=[self.cluster],
             opts=child,
         )
-        host = self.cluster.control_plane_endpoints_config.apply(
-            lambda found: _host(found, f"{name}-cluster", gke.region)
+        host = pulumi.Output.all(self.cluster.name, self.cluster.control_plane_endpoints_config).apply(
+            lambda found: _host(found[0], found[1], gke.region)
         )
+        # Each by itself: what GKE does not mention is unknown in every preview, and nothing may hang on it.
+        if args.mode == "standard":
+            pulumi.Output.all(host, self.cluster.name, self.cluster.node_pools).apply(
+                lambda found: _refuse_first_pool(found[1], found[2], gke.region)
+            )
+        if not gke.rbac_security_group:
+            pulumi.Output.all(self.cluster.name, self.cluster.authenticator_groups_config).apply(
+                lambda found: _refuse_group(found[0], found[1])
+            )
         self.endpoint = pulumi.Output.concat("https://", host)
         self.context = self.cluster.name.apply(lambda cluster: context_name(gke.project, gke.region, cluster))
         self.kubeconfig = pulumi.Output.secret(
@@ -157,12 +179,42 @@ class SandboxCluster(pulumi.ComponentResource):
         self.register_outputs({"endpoint": self.endpoint, "kubeconfig": self.kubeconfig, "repository": self.repository})
 
 
-def _host(config: gcp.container.outputs.ClusterControlPlaneEndpointsConfig, cluster: str, region: str) -> str:
-    """Return the DNS endpoint; in a preview it may not be known yet."""
-    found = config.dns_endpoint_config.endpoint if config.dns_endpoint_config else None
-    if found is None and pulumi.runtime.is_dry_run():
+def _host(name: str, endpoints: Mapping[str, Any], region: str) -> str:
+    """Return the DNS endpoint; in a preview it may not be known yet.
+
+    Raises:
+        pulumi.RunError: GKE gave up on the cluster, and an update would not mend it.
+    """
+    endpoint = (endpoints.get("dns_endpoint_config") or {}).get("endpoint")
+    if endpoint == "":
+        where = f"{name} --location {region}"
+        raise pulumi.RunError(
+            f"cluster {name} has no DNS endpoint: its creation ended in an error, which `gcloud container clusters "
+            f"describe {where} --format='value(status, statusMessage)'` prints. Delete it with `gcloud container "
+            f"clusters delete {where}`, then `pulumi up --refresh` makes another"
+        )
+    if endpoint is None and pulumi.runtime.is_dry_run():
         return cast(str, pulumi.UNKNOWN)
-    return dns_endpoint([found], cluster, region)
+    return dns_endpoint([endpoint], name, region)
+
+
+def _refuse_first_pool(name: str, pools: Sequence[Mapping[str, Any]] | None, region: str) -> None:
+    """Refuse to go on beside the pool that the end of a creation should have removed."""
+    if any(pool["name"] == _FIRST_POOL for pool in pools or ()):
+        raise pulumi.RunError(
+            f"cluster {name} still has the pool {_FIRST_POOL}, and pays for its machines: the creation of the cluster "
+            f"did not come to its end. Remove it with `gcloud container node-pools delete {_FIRST_POOL} --cluster "
+            f"{name} --location {region}`, then `pulumi up --refresh`"
+        )
+
+
+def _refuse_group(name: str, groups: Mapping[str, Any] | None) -> None:
+    """Refuse to leave out a group that there is: Google's provider would keep it, without a word."""
+    if groups and groups["security_group"]:
+        raise pulumi.RunError(
+            f"cluster {name} has the group {groups['security_group']}, and Google's provider keeps what is left out. "
+            f"{repair('rbac_security_group', GROUPS_OFF)}, or set the group again"
+        )
 
 
 def _image_policy(

@@ -5,16 +5,37 @@ https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster. C
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import pulumi
 import pulumi_gcp as gcp
 
+from infra.gke_checks import GROUPS_OFF, in_utc
 from infra.gke_settings import GkeSettings
 from infra.network import PODS_RANGE, SERVICES_RANGE
 from infra.node_identity import SCOPES
 
 _container = gcp.container
+
+_READ_BACK: Final = (
+    # Of the first pool, which is gone by then.
+    "node_config",
+    # With the addresses off the provider sends nothing of it and reads back true
+    # (https://github.com/hashicorp/terraform-provider-google/pull/28981).
+    "privateClusterConfig.enablePrivateEndpoint",
+)
+NOT_OURS: Final[Mapping[str, list[str]]] = MappingProxyType(
+    {
+        # GKE names the domain, and the provider would take the name away ("suppresses permadiff" in its own tests,
+        # resource_container_cluster_test.go). Of Autopilot's DNS it overlooks everything.
+        "standard": [*_READ_BACK, "dnsConfig.clusterDnsDomain"],
+        "autopilot": list(_READ_BACK),
+    }
+)
+"""By mode, what GKE says of a cluster unasked, and what would be a difference in every preview."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +67,7 @@ def standard(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
     args.initial_node_count = 1
     args.node_config = _container.ClusterNodeConfigArgs(
         service_account=around.node_account,
+        oauth_scopes=list(SCOPES),
         boot_disk_kms_key=around.boot_disk_key,
         image_type="COS_CONTAINERD",
         shielded_instance_config=_container.ClusterNodeConfigShieldedInstanceConfigArgs(
@@ -81,8 +103,7 @@ def autopilot(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
     """
     args = _both(gke, around)
     args.enable_autopilot = True
-    if gke.agent_sandbox_addon or gke.pod_snapshots:
-        args.addons_config = _addons(gke)
+    args.addons_config = _addons(gke)
     args.enable_fqdn_network_policy = around.fqdn_policies or None
     args.cluster_autoscaling = _container.ClusterClusterAutoscalingArgs(
         auto_provisioning_defaults=_container.ClusterClusterAutoscalingAutoProvisioningDefaultsArgs(
@@ -95,14 +116,10 @@ def autopilot(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
 
 
 def _addons(gke: GkeSettings) -> _container.ClusterAddonsConfigArgs:
-    """Return the add-ons that are switched on; what is absent is GKE's default, off."""
+    """Return the add-ons, the ones that are off as well: left out, one that was on would stay on."""
     return _container.ClusterAddonsConfigArgs(
-        agent_sandbox_config=_container.ClusterAddonsConfigAgentSandboxConfigArgs(enabled=True)
-        if gke.agent_sandbox_addon
-        else None,
-        pod_snapshot_config=_container.ClusterAddonsConfigPodSnapshotConfigArgs(enabled=True)
-        if gke.pod_snapshots
-        else None,
+        agent_sandbox_config=_container.ClusterAddonsConfigAgentSandboxConfigArgs(enabled=gke.agent_sandbox_addon),
+        pod_snapshot_config=_container.ClusterAddonsConfigPodSnapshotConfigArgs(enabled=gke.pod_snapshots),
     )
 
 
@@ -128,8 +145,8 @@ def _both(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
         min_master_version=gke.min_version or None,
         maintenance_policy=_container.ClusterMaintenancePolicyArgs(
             recurring_window=_container.ClusterMaintenancePolicyRecurringWindowArgs(
-                start_time=gke.maintenance_start,
-                end_time=gke.maintenance_end,
+                start_time=in_utc(gke.maintenance_start),
+                end_time=in_utc(gke.maintenance_end),
                 recurrence=gke.maintenance_recurrence,
             )
         ),
@@ -143,7 +160,8 @@ def _both(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
             enable_insecure_binding_system_authenticated=False, enable_insecure_binding_system_unauthenticated=False
         ),
         authenticator_groups_config=_container.ClusterAuthenticatorGroupsConfigArgs(
-            security_group=gke.rbac_security_group
+            # Empty switches it off (`expandContainerClusterAuthenticatorGroupsConfig`).
+            security_group="" if gke.rbac_security_group == GROUPS_OFF else gke.rbac_security_group
         )
         if gke.rbac_security_group
         else None,

@@ -6,6 +6,7 @@ https://cloud.google.com/kubernetes-engine/docs/how-to/encrypting-secrets
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,7 @@ def encryption(
     project_number: pulumi.Input[str],
     boot_disks: bool,
     services: list[pulumi.Resource],
+    agents: Mapping[str, pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> Encryption:
     """Create key ring, key and grants.
@@ -47,6 +49,7 @@ def encryption(
         project_number: Number of the project, which the names of Google's service accounts have.
         boot_disks: Whether Compute Engine may use the key, too.
         services: What must be enabled first.
+        agents: Google's own accounts by their service, from ``project_services``.
         opts: Options of every resource.
     """
     after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=services))
@@ -58,7 +61,9 @@ def encryption(
         rotation_period=f"{ROTATION_SECONDS}s",
         opts=after,
     )
-    robots = ("container-engine-robot", *(("compute-system",) if boot_disks else ()))
+    # Their names are known before they exist, the provider may never learn them
+    # (https://github.com/hashicorp/terraform-provider-google/issues/19970).
+    robots = {"container-engine-robot": "container", **({"compute-system": "compute"} if boot_disks else {})}
     return Encryption(
         key=key,
         grants=tuple(
@@ -69,8 +74,8 @@ def encryption(
                 member=pulumi.Output.concat(
                     "serviceAccount:service-", project_number, f"@{robot}.iam.gserviceaccount.com"
                 ),
-                opts=after,
+                opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[agents[service]])),
             )
-            for robot in robots
+            for robot, service in robots.items()
         ),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +34,9 @@ _DAY: Final = "(?:MO|TU|WE|TH|FR|SA|SU)"
 _RULE: Final = re.compile(rf"FREQ=(?P<often>DAILY|WEEKLY)(;BYDAY=(?P<by_day>{_DAY}(,{_DAY})*))?")
 _ROLE: Final = re.compile(r"(roles|(projects|organizations)/[a-z0-9-]+/roles)/[A-Za-z0-9_.]{3,}")
 _SECURITY_GROUP: Final = re.compile(r"gke-security-groups@([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z]{2,}")
+
+GROUPS_OFF: Final = "off"
+"""In place of a group: GKE forgets the one that it has."""
 
 _BASIC_ROLES: Final = ("roles/owner", "roles/editor", "roles/viewer")
 
@@ -109,6 +112,11 @@ def maintenance(start: str, end: str, recurrence: str) -> None:
             f"in {_WINDOW_DAYS} days, and GKE wants {_WINDOW_TOTAL_HOURS}",
             "Add days to BYDAY, or move maintenanceEnd",
         )
+
+
+def in_utc(time: str) -> str:
+    """Return a time of RFC 3339 as GKE gives it back: in UTC. Any other form would be a difference in every preview."""
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _days_a_week(recurrence: str) -> int:
@@ -217,7 +225,7 @@ def roles(wanted: Iterable[str]) -> None:
 
 def security_group(group: str) -> None:
     """Refuse a group that GKE does not take."""
-    if group and not _SECURITY_GROUP.fullmatch(group):
+    if group not in ("", GROUPS_OFF) and not _SECURITY_GROUP.fullmatch(group):
         raise ConfigError(
             f"{shown('rbac_security_group', group)} is not called gke-security-groups@DOMAIN",
             "GKE takes a group of this name only; nest the groups that RBAC names in it "

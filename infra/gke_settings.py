@@ -102,9 +102,15 @@ class GkeSettings:
     sandbox_disk_gb: int = 100
     """Size of the boot disks of the gVisor nodes in GB: images and logs of sandboxes are there."""
     encrypt_boot_disks: bool = True
-    """Whether boot disks are encrypted with the stack's own Cloud KMS key. Day 0 for the pools."""
+    """Whether boot disks are encrypted with the stack's own Cloud KMS key. Day 0 for the pools.
+
+    On Autopilot there are no pools, and a change replaces the cluster.
+    """
     rbac_security_group: str = ""
-    """Google group `gke-security-groups@DOMAIN` whose nested groups RBAC may name; empty is none."""
+    """Google group `gke-security-groups@DOMAIN` whose nested groups RBAC may name; empty is none.
+
+    GKE keeps a group that is no longer named: `off` takes it away.
+    """
     agent_roles: tuple[str, ...] = ()
     """IAM roles in the project for the agents' ServiceAccount, such as `roles/aiplatform.user`."""
     binary_authorization: BinaryAuthorization = "off"

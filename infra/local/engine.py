@@ -36,6 +36,9 @@ _VIOLATION: Final = re.compile(r"^ +- \[mandatory\].*  (?P<rule>[\w-]+)  \((?P<r
 """Line of a policy pack's verdict above the title of the rule and what is wrong."""
 
 _ANNOUNCED: Final = re.compile(r"\d+ errors? occurred:")
+_TOLD_AGAIN: Final = re.compile(r"sdk-v2/provider\d*\.go:\d+: sdk\.helper_schema: ")
+"""The bridge to Terraform's providers logs an error where it happens, and again in the list of what it returns."""
+
 _UNHANDLED: Final = "Program failed with an unhandled exception"
 _VERDICT: Final = re.compile(r"(update|preview|destroy|refresh) failed|resource (creation|update|deletion) failed")
 
@@ -244,7 +247,7 @@ def causes(text: str) -> list[str]:
             cause = line.split("error:", 1)[1].strip()
             listed = bool(_ANNOUNCED.fullmatch(cause))
             # The last word is often a mere "update failed".
-            if cause and not listed and not _VERDICT.fullmatch(cause):
+            if cause and not (listed or _VERDICT.fullmatch(cause) or _TOLD_AGAIN.match(cause)):
                 found.append(cause)
         elif listed and (item := line.strip().removeprefix("* ")) and not _ANNOUNCED.fullmatch(item):
             listed = False

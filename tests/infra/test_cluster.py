@@ -29,24 +29,10 @@ from tests.infra.conftest import (
     committed,
     run_program,
 )
+from tests.infra.gke_variants import AUTOPILOT, EVERYTHING
 
 SECRET = "4dabf18193072939515e22adb298388d"
 PREVIEW = pytest.mark.parametrize("preview", [False, True])
-EVERYTHING = {
-    "egress": "fqdn",
-    "egressHosts": ["pypi.org"],
-    "binaryAuthorization": "manage",
-    "agentSandboxAddon": True,
-    "podSnapshots": True,
-    "minVersion": "1.36.3-gke.1767000",
-    "agentRoles": ["roles/aiplatform.user"],
-    "rbacSecurityGroup": "gke-security-groups@example.com",
-}
-"""Settings that switch all options on."""
-
-POOLS_OF_STAGING = ("sandboxNodesMin", "sandboxNodesMax", "sandboxSpot", "systemNodesMax")
-AUTOPILOT: dict[str, Any] = {"clusterMode": "autopilot", **dict.fromkeys(POOLS_OF_STAGING)}
-"""The staging stack as an Autopilot cluster: settings of node pools are refused there."""
 
 
 @cache
@@ -564,6 +550,7 @@ def test_misspelt_nested_key_would_be_refused() -> None:
 def refusals(resource: Registered) -> Iterator[schema.Problem]:
     inputs = {"name": "a-name", **resource.inputs} if KINDS[resource.type].naming else resource.inputs
     yield from schema.problems(resource.type, inputs)
+    yield from schema.not_allowed(KINDS[resource.type], inputs)
     yield from KINDS[resource.type].check(inputs)
 
 

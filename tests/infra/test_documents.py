@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from standin.answers import settled
 from standin.difference import difference
 from standin.model import KINDS
 
@@ -165,12 +166,10 @@ def replaced(before: Program, after: Program) -> set[str]:
     for old in before.resources:
         kind = {"Cluster": "cluster", "NodePool": "node pool"}.get(old.type.split(":")[-1])
         (new,) = [each for each in after.resources if (each.type, each.name) == (old.type, old.name)] if kind else [old]
-        ignored = set(new.request.ignoreChanges)
-        inputs = [
-            {name: value for name, value in each.inputs.items() if name not in ignored | {"cluster"}}
-            for each in (old, new)
-        ]
-        if kind and difference(KINDS[old.type], *inputs).replaces:
+        if not kind:
+            continue
+        model, ignored = KINDS[old.type], [*new.request.ignoreChanges, "cluster"]
+        if difference(model, settled(model, old.inputs), old.inputs, new.inputs, ignored).replaces:
             found.add(kind)
     return found
 

@@ -13,6 +13,7 @@ Diagnostics:
     error: update failed
 
   gcp:container:Cluster (cluster):
+    error:   sdk-v2/provider2.go:572: sdk.helper_schema: googleapi: Error 403: Insufficient: provider=google-beta@10.2.0
     error: 1 error occurred:
     \t* googleapi: Error 403: Insufficient regional quota., forbidden
 
@@ -25,7 +26,7 @@ Diagnostics:
   gcp:container:NodePool (sandbox-pool):
     error: 1 error occurred:
     \t* 1 error occurred:
-    \t* Error waiting for creating GKE NodePool: [GCE_STOCKOUT]
+    \t* NodePool pool was created in the error state "RUNNING_WITH_ERROR"
 """
 
 PROGRAM = """\
@@ -51,7 +52,7 @@ def test_error_of_google_names_its_resource() -> None:
 
 def test_error_of_a_half_made_resource_is_found_below_two_headings() -> None:
     assert causes(HALF_MADE) == [
-        "sandbox-pool (gcp:container:NodePool): Error waiting for creating GKE NodePool: [GCE_STOCKOUT]"
+        'sandbox-pool (gcp:container:NodePool): NodePool pool was created in the error state "RUNNING_WITH_ERROR"'
     ]
 
 

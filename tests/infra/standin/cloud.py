@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,11 +38,13 @@ class World:
         resources: Resource id -> type, logical name, inputs, outputs.
         services: Services that were enabled outside the stack.
         version: GKE version that new control planes get.
+        changes: How many there have been: what takes time on Google Cloud takes changes here.
     """
 
     resources: dict[str, Json] = field(default_factory=dict)
     services: list[str] = field(default_factory=lambda: list(ALWAYS_ON))
     version: str = "1.36.3-gke.1767000"
+    changes: int = 0
 
     def of(self, kind: str) -> list[Json]:
         """Return the resources of a type, such as ``gcp:container/cluster:Cluster``."""
@@ -90,10 +92,10 @@ class Cloud:
         with self._threads, (self.folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             world = self.read()
+            world.changes += 1
             yield world
-            state = {"resources": world.resources, "services": world.services, "version": world.version}
             temporary = self.folder / "cloud.json.new"
-            temporary.write_text(json.dumps(state, indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(asdict(world), indent=1), encoding="utf-8")
             temporary.replace(self.folder / "cloud.json")
 
     def record(self, verb: str, kind: str, name: str, identity: str) -> None:

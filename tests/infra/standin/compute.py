@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from standin.cloud import CloudError, Json, World
-from standin.kinds import CLUSTER, NETWORK, ROUTER, SUBNETWORK, Kind, short
+from standin.kinds import CLUSTER, NETWORK, ROUTER, SUBNETWORK, Kind, kind, short
 from standin.schema import Problem
 
 _COMPUTE_NAME: Final = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -40,8 +40,8 @@ def existing(world: World, kind: str, reference: Any) -> Json:
 
 
 def _release_network(world: World, outputs: Json) -> None:
-    for kind in (SUBNETWORK, ROUTER, CLUSTER):
-        for user in world.of(kind):
+    for each in (SUBNETWORK, ROUTER, CLUSTER):
+        for user in world.of(each):
             if short(user["inputs"].get("network")) == outputs["name"]:
                 raise CloudError(
                     "Error waiting for Deleting Network: The network resource "
@@ -59,54 +59,28 @@ def _release_subnetwork(world: World, outputs: Json) -> None:
             )
 
 
+def _in_its_network(world: World, inputs: Json) -> None:
+    existing(world, NETWORK, inputs["network"])
+
+
+def _linked(collection: str) -> Callable[[World, Json], Json]:
+    return lambda _, state: {"selfLink": _link(collection, state)}
+
+
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        NETWORK: Kind(
-            service="compute.googleapis.com",
-            permission="compute.networks.create",
-            identity="projects/{project}/global/networks/{name}",
-            naming="name",
-            replaces=frozenset({"name", "project", "autoCreateSubnetworks", "description"}),
-            check=_compute_name,
-            release=_release_network,
-            outputs=lambda _, inputs: {"selfLink": _link("networks", inputs), "numericId": "1", "networkId": "1"},
-        ),
-        SUBNETWORK: Kind(
-            service="compute.googleapis.com",
-            permission="compute.subnetworks.create",
-            identity="projects/{project}/regions/{region}/subnetworks/{name}",
-            naming="name",
-            replaces=frozenset({"name", "project", "region", "network", "description", "purpose"}),
-            check=_compute_name,
-            admit=lambda world, inputs: (existing(world, NETWORK, inputs["network"]), None)[1],
-            release=_release_subnetwork,
-            outputs=lambda _, inputs: {"selfLink": _link("subnetworks", inputs), "subnetworkId": 1},
-        ),
-        ROUTER: Kind(
-            service="compute.googleapis.com",
-            permission="compute.routers.create",
-            identity="projects/{project}/regions/{region}/routers/{name}",
-            naming="name",
-            replaces=frozenset({"name", "project", "region", "network"}),
-            check=_compute_name,
-            admit=lambda world, inputs: (existing(world, NETWORK, inputs["network"]), None)[1],
-            outputs=lambda _, inputs: {"selfLink": _link("routers", inputs)},
-        ),
-        "gcp:compute/routerNat:RouterNat": Kind(
-            service="compute.googleapis.com",
-            permission="compute.routers.update",
-            identity="{project}/{region}/{router}/{name}",
-            naming="name",
-            replaces=frozenset({"name", "project", "region", "router"}),
-        ),
-        "gcp:compute/firewall:Firewall": Kind(
-            service="compute.googleapis.com",
-            permission="compute.firewalls.create",
-            identity="projects/{project}/global/firewalls/{name}",
-            naming="name",
-            replaces=frozenset({"name", "project", "network", "direction"}),
-            check=_compute_name,
-            admit=lambda world, inputs: (existing(world, NETWORK, inputs["network"]), None)[1],
-        ),
+        token: kind("compute", token, **rules)
+        for token, rules in {
+            NETWORK: {"check": _compute_name, "release": _release_network, "outputs": _linked("networks")},
+            SUBNETWORK: {
+                "check": _compute_name,
+                "admit": _in_its_network,
+                "release": _release_subnetwork,
+                "outputs": _linked("subnetworks"),
+            },
+            ROUTER: {"check": _compute_name, "admit": _in_its_network, "outputs": _linked("routers")},
+            "gcp:compute/routerNat:RouterNat": {},
+            "gcp:compute/firewall:Firewall": {"check": _compute_name, "admit": _in_its_network},
+        }.items()
     }
 )

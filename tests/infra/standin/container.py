@@ -10,15 +10,20 @@ from typing import Final
 from standin.cloud import CloudError, Json, World
 from standin.compute import existing
 from standin.identity import admit_account, admit_key
-from standin.kinds import CLUSTER, NETWORK, POOL, SUBNETWORK, Kind, at, short, version_key
+from standin.kinds import CLUSTER, NETWORK, POOL, SUBNETWORK, Kind, at, kind, short, table, version_key
 from standin.schema import Problem
-from standin.wire import UNKNOWN
 
 SANDBOX: Final = "sandbox.gke.io/runtime"
 """Key of the label and the taint that GKE gives to the nodes of a sandbox pool
 (https://cloud.google.com/kubernetes-engine/docs/how-to/sandbox-pods)."""
 
-_CLUSTER_ID: Final = "projects/{project}/locations/{location}/clusters/{name}"
+_MACHINE_TYPE: Final = re.compile(
+    r"(?P<family>[a-z]\d[a-z]?)-(micro|small|medium|(standard|highmem|highcpu|custom|megamem|ultramem|highgpu|megagpu|"
+    r"highlssd|standardlssd)-\d+g?)(-[a-z0-9]+)*"
+)
+_HYPERDISK_ONLY: Final = ("c4", "c4a", "c4d", "n4", "n4a", "n4d")
+"""What machine types look like (https://cloud.google.com/compute/docs/machine-resource), and families without
+persistent disks; how GKE says no to others: https://github.com/keras-team/kinetic/issues/305."""
 
 AUTHORITY: Final = "c3RhbmQtaW4tYXV0aG9yaXR5"
 CLIENT_CERTIFICATE: Final = "c3RhbmQtaW4tY2VydGlmaWNhdGU="
@@ -62,17 +67,6 @@ def _check_cluster(inputs: Json) -> list[Problem]:
                     f"{this}_secondary_range_name",
                 )
             )
-    if at(inputs, "controlPlaneEndpointsConfig.ipEndpointsConfig.enabled") is False:
-        found += [
-            (path, "cannot be set while ip_endpoints_config.enabled is false")
-            for path in (
-                "masterAuthorizedNetworksConfig",
-                "privateClusterConfig.enablePrivateEndpoint",
-                "privateClusterConfig.privateEndpointSubnetwork",
-                "privateClusterConfig.masterGlobalAccessConfig",
-            )
-            if at(inputs, path) is not None
-        ]
     if inputs.get("datapathProvider") == "ADVANCED_DATAPATH" and at(inputs, "networkPolicy.enabled"):
         found.append(("networkPolicy", "Enabling NetworkPolicy is not allowed with Dataplane V2"))
     return found
@@ -96,7 +90,17 @@ def _admit_cluster(world: World, inputs: Json) -> None:
                     f'googleapi: Error 400: {"Pods" if this == "cluster" else "Services"} secondary range "{wanted}" '
                     f'not found in subnet "{short(inputs["subnetwork"])}"., badRequest'
                 )
+        services = at(inputs, "ipAllocationPolicy.servicesSecondaryRangeName")
+        for other in world.of(CLUSTER):
+            if short(other["inputs"].get("subnetwork")) == short(inputs["subnetwork"]) and services is not None:
+                # The rule is Google's (https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips), the words
+                # are ours.
+                raise CloudError(
+                    f'googleapi: Error 400: Services secondary range "{services}" is already used by cluster '
+                    f'"{short(other["id"])}"., badRequest'
+                )
     admit_key(world, at(inputs, "databaseEncryption.keyName"), "container-engine-robot")
+    admit_key(world, at(inputs, "nodeConfig.bootDiskKmsKey"), "compute-system")
     admit_account(world, at(inputs, "nodeConfig.serviceAccount"))
 
 
@@ -114,23 +118,38 @@ def _release_cluster(_world: World, outputs: Json) -> None:
         )
 
 
-def _cluster_outputs(world: World, inputs: Json) -> Json:
-    version = control_plane_version(world, inputs)
-    return {
+def _cluster_outputs(world: World, state: Json) -> Json:
+    version = control_plane_version(world, state)
+    added: Json = {
         "masterVersion": version,
-        "selfLink": f"https://container.googleapis.com/v1/{_CLUSTER_ID.format(**inputs)}",
-        "endpoint": "203.0.113.10",  # Documentation block: must never be connected to.
+        "endpoint": "",
+        "selfLink": f"https://container.googleapis.com/v1/projects/{state['project']}/clusters/{state['name']}",
+        "tpuIpv4CidrBlock": "",
+        "nodeVersion": version,
         "operation": "",
-        "labelFingerprint": "00000000",
         "servicesIpv4Cidr": "",
+        "nodePools": [{"name": short(pool["id"])} for pool in world.of(POOL) if _belongs(pool, state)],
         # The client's key is what the provider marks as a secret; the rest of the block is plain text.
-        "masterAuth": {**(inputs.get("masterAuth") or {}), **_credentials(inputs)},
+        "masterAuth": {**state["masterAuth"], **_credentials(state)},
     }
+    if state.get("enableAutopilot"):
+        absent = {key: value for key, value in table("container")[CLUSTER]["autopilot"].items() if key not in state}
+        added = {**absent, **added}
+    private = state.get("privateClusterConfig") or {}
+    if at(state, "controlPlaneEndpointsConfig.ipEndpointsConfig.enabled") is False:
+        # GKE answers `ipEndpointsConfig: {enabled: false}` alone, and the provider takes a public endpoint that is
+        # not mentioned for a private one (`flattenPrivateClusterConfig`; `containercluster-dnsendpoint-noipendpoint`).
+        private = {**private, "enablePrivateEndpoint": True, "masterGlobalAccessConfig": {"enabled": False}}
+    return {**added, "privateClusterConfig": private}
 
 
-def _credentials(inputs: Json) -> Json:
+def _belongs(pool: Json, cluster: Json) -> bool:
+    return short(pool["inputs"]["cluster"]) == cluster["name"]
+
+
+def _credentials(state: Json) -> Json:
     """Return the control plane's certificates; a client's only where one is asked for."""
-    issued = at(inputs, "masterAuth.clientCertificateConfig.issueClientCertificate") is True
+    issued = at(state, "masterAuth.clientCertificateConfig.issueClientCertificate") is True
     return {
         "clientCertificate": CLIENT_CERTIFICATE if issued else "",
         "clientKey": CLIENT_KEY if issued else "",
@@ -149,24 +168,8 @@ def _check_pool(inputs: Json) -> list[Problem]:
         found.append(
             ("autoscaling", "Conflicting configuration arguments. max_node_count conflicts with total_max_node_count")
         )
-    sandbox = at(inputs, "nodeConfig.sandboxConfig.type")
-    if sandbox not in (None, UNKNOWN, "GVISOR"):
-        found.append(
-            (
-                "nodeConfig.sandboxConfig.type",
-                f'expected node_config.0.sandbox_config.0.type to be "GVISOR", got {sandbox}',
-            )
-        )
     if "initialNodeCount" in inputs and "nodeCount" in inputs:
         found.append(("nodeCount", "Cannot set both initial_node_count and node_count"))
-    kubelet = at(inputs, "nodeConfig.kubeletConfig.insecureKubeletReadonlyPortEnabled")
-    if kubelet not in (None, UNKNOWN, "TRUE", "FALSE"):
-        found.append(
-            (
-                "nodeConfig.kubeletConfig.insecureKubeletReadonlyPortEnabled",
-                f'expected to be one of ["FALSE" "TRUE"], got {kubelet}',
-            )
-        )
     return found
 
 
@@ -179,6 +182,19 @@ def _admit_pool(world: World, inputs: Json) -> None:
         )
     config = inputs.get("nodeConfig") or {}
     admit_account(world, config.get("serviceAccount"))
+    machine = config.get("machineType", "e2-medium")
+    family = _MACHINE_TYPE.fullmatch(machine)
+    if not family:
+        raise CloudError(
+            f'error creating NodePool: googleapi: Error 400: Invalid machine type "{machine}" in zone '
+            f'"{inputs.get("location")}-b": GCE_NOT_FOUND, badRequest'
+        )
+    disk = at(inputs, "nodeConfig.bootDisk.diskType") or "pd-balanced"
+    if disk.startswith("pd-") and family["family"] in _HYPERDISK_ONLY:
+        raise CloudError(
+            f"error creating NodePool: googleapi: Error 400: {disk} disk type cannot be used by {machine} machine "
+            "type., badRequest"
+        )
     if at(inputs, "nodeConfig.sandboxConfig") and config.get("imageType", "COS_CONTAINERD").upper() != "COS_CONTAINERD":
         raise CloudError(
             "error creating NodePool: googleapi: Error 400: GKE Sandbox requires image type COS_CONTAINERD., badRequest"
@@ -191,11 +207,11 @@ def _admit_pool(world: World, inputs: Json) -> None:
     admit_key(world, config.get("bootDiskKmsKey"), "compute-system")
 
 
-def _pool_outputs(_world: World, inputs: Json) -> Json:
+def _pool_outputs(_world: World, state: Json) -> Json:
     """Return the pool as GKE makes it: its own label and taint on sandbox nodes are not among ours."""
-    config = dict(inputs.get("nodeConfig") or {})
+    config = dict(state["nodeConfig"])
     taints = list(config.get("taints") or [])
-    if at(inputs, "nodeConfig.sandboxConfig"):
+    if at(state, "nodeConfig.sandboxConfig"):
         taints.append({"key": SANDBOX, "value": "gvisor", "effect": "NO_SCHEDULE"})
     config["effectiveTaints"] = taints
     return {"nodeConfig": config, "instanceGroupUrls": [], "managedInstanceGroupUrls": [], "operation": ""}
@@ -203,79 +219,14 @@ def _pool_outputs(_world: World, inputs: Json) -> Json:
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        CLUSTER: Kind(
-            service="container.googleapis.com",
-            permission="container.clusters.create",
-            identity=_CLUSTER_ID,
-            naming="name",
-            replaces=frozenset(
-                {
-                    "name",
-                    "location",
-                    "project",
-                    "description",
-                    "network",
-                    "subnetwork",
-                    "networkingMode",
-                    "ipAllocationPolicy",
-                    "clusterIpv4Cidr",
-                    "datapathProvider",
-                    "defaultMaxPodsPerNode",
-                    "enableKubernetesAlpha",
-                    "enableAutopilot",
-                    "confidentialNodes",
-                    "initialNodeCount",
-                    "masterAuth.clientCertificateConfig.issueClientCertificate",
-                    "nodeConfig",
-                    "privateClusterConfig.masterIpv4CidrBlock",
-                    "privateClusterConfig.privateEndpointSubnetwork",
-                }
-            ),
-            defaults={"deletionProtection": True},
+        CLUSTER: kind(
+            "container",
+            CLUSTER,
             check=_check_cluster,
             admit=_admit_cluster,
             release=_release_cluster,
             outputs=_cluster_outputs,
-            unknown=("controlPlaneEndpointsConfig.dnsEndpointConfig.endpoint",),
         ),
-        POOL: Kind(
-            service="container.googleapis.com",
-            permission="container.nodePools.create",
-            identity="projects/{project}/locations/{location}/clusters/{cluster_name}/nodePools/{name}",
-            naming="name",
-            replaces=frozenset(
-                {
-                    "name",
-                    "namePrefix",
-                    "cluster",
-                    "location",
-                    "project",
-                    "maxPodsPerNode",
-                    "initialNodeCount",
-                    "placementPolicy",
-                    "networkConfig.podRange",
-                    "networkConfig.podIpv4CidrBlock",
-                    "networkConfig.createPodRange",
-                    "networkConfig.subnetwork",
-                    "nodeConfig.sandboxConfig",
-                    "nodeConfig.serviceAccount",
-                    "nodeConfig.oauthScopes",
-                    "nodeConfig.spot",
-                    "nodeConfig.preemptible",
-                    "nodeConfig.minCpuPlatform",
-                    "nodeConfig.advancedMachineFeatures",
-                    "nodeConfig.bootDiskKmsKey",
-                    "nodeConfig.localSsdCount",
-                    "nodeConfig.guestAccelerators",
-                    "nodeConfig.shieldedInstanceConfig",
-                    "nodeConfig.metadata",
-                    "nodeConfig.secondaryBootDisks",
-                }
-            ),
-            check=_check_pool,
-            admit=_admit_pool,
-            outputs=_pool_outputs,
-            unknown=("nodeConfig.effectiveTaints",),
-        ),
+        POOL: kind("container", POOL, check=_check_pool, admit=_admit_pool, outputs=_pool_outputs),
     }
 )

@@ -13,7 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from standin.cloud import Cloud, CloudError, Json
+from standin.cloud import Cloud, CloudError, Json, World
+from standin.kinds import POOL, Kind
 
 
 class Fault(StrEnum):
@@ -23,7 +24,13 @@ class Fault(StrEnum):
     """Refused at once; nothing was made."""
 
     STOCK_OUT = "stock-out"
-    """A pool whose machines never come: the API made the pool, and the wait for it failed."""
+    """A pool whose machines never come: the API made the pool, and its state is an error."""
+
+    ERROR = "error"
+    """A cluster whose creation ends in an error: it is there with its first pool, and without an endpoint."""
+
+    GRANT_LATE = "grant-late"
+    """A grant that was made and does not act yet."""
 
     DENIED = "denied"
     """Whoever runs the engine lacks a permission."""
@@ -56,6 +63,7 @@ class Order:
 
 
 HANG_SECONDS: Final = 600.0
+FIRST_POOL: Final = "default-pool"
 
 
 def order(cloud: Cloud, *orders: Order) -> None:
@@ -89,10 +97,11 @@ def _write(path: Path, orders: list[Json]) -> None:
     temporary.replace(path)
 
 
-def before(fault: Fault | None, verb: str, kind: str, permission: str, inputs: Json) -> None:
+def before(fault: Fault | None, verb: str, kind: Kind, inputs: Json) -> None:
     """Raise what the API answers at once."""
     project = inputs.get("project")
-    prefix = "error creating NodePool: " if verb == "create" and kind.endswith(":NodePool") else ""
+    permission = kind.permission if verb == "create" else kind.other(verb)
+    prefix = "error creating NodePool: " if verb == "create" and kind.token == POOL else ""
     if fault is Fault.QUOTA:
         raise CloudError(
             f'{prefix}googleapi: Error 403: Insufficient regional quota to satisfy request: resource "CPUS": request '
@@ -103,17 +112,43 @@ def before(fault: Fault | None, verb: str, kind: str, permission: str, inputs: J
         raise CloudError(
             f'{prefix}googleapi: Error 403: Required "{permission}" permission(s) for "projects/{project}"., forbidden'
         )
+    if fault is Fault.GRANT_LATE:
+        raise CloudError(
+            f"{prefix}googleapi: Error 400: Cloud KMS key used for encryption is not usable: Permission "
+            "'cloudkms.cryptoKeyVersions.useToEncrypt' denied on resource 'a-key' (or it may not exist)., badRequest"
+        )
+
+
+def half_made(fault: Fault | None, world: World, identity: str) -> None:
+    """Leave behind what a creation leaves that ends in an error.
+
+    The provider removes the first pool only after a creation that succeeds, and has read nothing by then
+    (`resourceContainerClusterCreate`,
+    https://github.com/hashicorp/terraform-provider-google/blob/main/google/services/container/resource_container_cluster.go).
+    """
+    if fault is Fault.ERROR:
+        made = world.resources[identity]
+        made["outputs"]["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"] = ""
+        first_pool(world, identity)
+
+
+def first_pool(world: World, cluster: str) -> None:
+    """Give a cluster the pool that each begins with."""
+    pool = f"{cluster}/nodePools/{FIRST_POOL}"
+    record = {"type": POOL, "id": pool, "name": "", "inputs": {"cluster": cluster}, "outputs": {"name": FIRST_POOL}}
+    world.resources[pool] = record
 
 
 def after(fault: Fault | None, inputs: Json) -> None:
     """Raise what the wait for a finished operation answers."""
     if fault is Fault.STOCK_OUT:
-        zone = f"{inputs.get('location')}-b" if str(inputs.get("location")).count("-") == 1 else inputs.get("location")
+        # What the API said of the machines ("GCE_STOCKOUT") is lost: the provider looks at the pool's state alone
+        # (`resourceContainerNodePoolCreate`).
+        raise HalfMade(f'NodePool {inputs["name"]} was created in the error state "RUNNING_WITH_ERROR"')
+    if fault is Fault.ERROR:
         raise HalfMade(
-            "Error waiting for creating GKE NodePool: Google Compute Engine: Not all instances running in IGM after "
-            f"35m4.033429035s. Expected 1, running 0, transitioning 1. Current errors: [GCE_STOCKOUT]: Instance "
-            f"'gke-{inputs['name']}-97da88a9-8gmv' creation failed: The zone 'projects/{inputs['project']}/zones/"
-            f"{zone}' does not have enough resources available to fulfill the request. '(resource type:compute)'."
+            "Error waiting for creating GKE cluster: All cluster resources were brought up, but: only 0 nodes out of "
+            "3 have registered; cluster may be unhealthy."
         )
     if fault is Fault.HANG:
         time.sleep(HANG_SECONDS)

@@ -5,10 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from standin.cloud import PROJECT_NUMBER, CloudError, Json, World
-from standin.kinds import ACCOUNT, EVERY, KEY, KEY_MEMBER, REPOSITORY, Kind, short
+from standin.kinds import (
+    ACCOUNT,
+    KEY,
+    KEY_MEMBER,
+    REPOSITORY,
+    SERVICE,
+    SERVICE_IDENTITY,
+    Kind,
+    kind,
+    short,
+    table,
+)
 from standin.schema import Problem
 from standin.wire import UNKNOWN
 
@@ -19,7 +30,36 @@ ROBOTS: Final = MappingProxyType(
         "gcp-sa-artifactregistry": "artifactregistry.googleapis.com",
     }
 )
-"""Google's own service accounts in a project, and the service whose activation creates each."""
+"""Google's own service accounts in a project, and the service whose they are.
+
+Enabling the service makes each in its own time; a `ServiceIdentity` makes it, and waits for it
+(https://cloud.google.com/iam/docs/create-service-agents).
+"""
+
+LATE_CALLS: Final = 60
+"""How many changes after its service such an account is there by itself; on Google Cloud about 90 s, here no clock."""
+
+
+def _agent_exists(world: World, service: str) -> bool:
+    if service in world.services or any(made["service"] == service for made in world.outputs(SERVICE_IDENTITY)):
+        return True
+    return any(
+        made["inputs"]["service"] == service and world.changes - made["at"] >= LATE_CALLS for made in world.of(SERVICE)
+    )
+
+
+def _admit_identity(world: World, inputs: Json) -> None:
+    if not world.enabled(inputs["service"]):
+        raise CloudError(
+            f"Error creating Service Identity: googleapi: Error 403: {inputs['service']} has not been used in project "
+            f"{PROJECT_NUMBER} before or it is disabled., accessNotConfigured"
+        )
+
+
+def _identity_outputs(_world: World, inputs: Json) -> Json:
+    robot = next((name for name, service in ROBOTS.items() if service == inputs["service"]), None)
+    email = f"service-{PROJECT_NUMBER}@{robot}.iam.gserviceaccount.com" if robot else ""
+    return {"email": email, "member": f"serviceAccount:{email}" if email else ""}
 
 
 def _check_account(inputs: Json) -> list[Problem]:
@@ -68,7 +108,7 @@ def admit_account(world: World, email: str | None) -> None:
 
 
 def _admit_member(world: World, inputs: Json) -> None:
-    """Refuse an identity that does not exist; for Google's own ones that is until their service is enabled."""
+    """Refuse an identity that does not exist, or not yet."""
     member = inputs["member"]
     kind, _, email = member.partition(":")
     if kind != "serviceAccount":
@@ -76,7 +116,7 @@ def _admit_member(world: World, inputs: Json) -> None:
     name, _, domain = email.partition("@")
     robot = domain.removesuffix(".iam.gserviceaccount.com")
     if robot in ROBOTS:
-        exists = name == f"service-{PROJECT_NUMBER}" and world.enabled(ROBOTS[robot])
+        exists = name == f"service-{PROJECT_NUMBER}" and _agent_exists(world, ROBOTS[robot])
     else:
         exists = email in [account["email"] for account in world.outputs(ACCOUNT)]
     if not exists:
@@ -115,78 +155,19 @@ def _admit_repository_member(world: World, inputs: Json) -> None:
     _admit_member(world, inputs)
 
 
-KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+_RULES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        "gcp:projects/service:Service": Kind(
-            service="serviceusage.googleapis.com",
-            permission="serviceusage.services.enable",
-            identity="{project}/{service}",
-            replaces=frozenset({"project", "service"}),
-        ),
-        "gcp:projects/iAMMember:IAMMember": Kind(
-            service="cloudresourcemanager.googleapis.com",
-            permission="resourcemanager.projects.setIamPolicy",
-            identity="{project}/{role}/{member}",
-            replaces=EVERY,
-            admit=_admit_member,
-        ),
-        ACCOUNT: Kind(
-            service="iam.googleapis.com",
-            permission="iam.serviceAccounts.create",
-            identity="projects/{project}/serviceAccounts/{accountId}@{project}.iam.gserviceaccount.com",
-            replaces=frozenset({"accountId", "project"}),
-            check=_check_account,
-            outputs=_account_outputs,
-        ),
-        "gcp:serviceaccount/iAMMember:IAMMember": Kind(
-            service="iam.googleapis.com",
-            permission="iam.serviceAccounts.setIamPolicy",
-            identity="{serviceAccountId}/{role}/{member}",
-            replaces=EVERY,
-            admit=_admit_member,
-        ),
-        "gcp:kms/keyRing:KeyRing": Kind(
-            service="cloudkms.googleapis.com",
-            permission="cloudkms.keyRings.create",
-            identity="projects/{project}/locations/{location}/keyRings/{name}",
-            naming="name",
-            replaces=EVERY,
-        ),
-        KEY: Kind(
-            service="cloudkms.googleapis.com",
-            permission="cloudkms.cryptoKeys.create",
-            identity="{keyRing}/cryptoKeys/{name}",
-            naming="name",
-            replaces=frozenset({"name", "keyRing", "purpose", "importOnly", "destroyScheduledDuration"}),
-            check=_check_key,
-        ),
-        KEY_MEMBER: Kind(
-            service="cloudkms.googleapis.com",
-            permission="cloudkms.cryptoKeys.setIamPolicy",
-            identity="{cryptoKeyId}/{role}/{member}",
-            replaces=EVERY,
-            admit=_admit_member,
-        ),
-        REPOSITORY: Kind(
-            service="artifactregistry.googleapis.com",
-            permission="artifactregistry.repositories.create",
-            identity="projects/{project}/locations/{location}/repositories/{repositoryId}",
-            replaces=frozenset({"repositoryId", "location", "project", "format", "mode", "kmsKeyName"}),
-            check=_check_repository,
-            outputs=_repository_outputs,
-        ),
-        "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": Kind(
-            service="artifactregistry.googleapis.com",
-            permission="artifactregistry.repositories.setIamPolicy",
-            identity="projects/{project}/locations/{location}/repositories/{repository}/{role}/{member}",
-            replaces=EVERY,
-            admit=_admit_repository_member,
-        ),
-        "gcp:binaryauthorization/policy:Policy": Kind(
-            service="binaryauthorization.googleapis.com",
-            permission="binaryauthorization.policy.update",
-            identity="projects/{project}/policy",
-            replaces=frozenset({"project"}),
-        ),
+        SERVICE_IDENTITY: {"admit": _admit_identity, "outputs": _identity_outputs},
+        "gcp:projects/iAMMember:IAMMember": {"admit": _admit_member},
+        ACCOUNT: {"check": _check_account, "outputs": _account_outputs},
+        "gcp:serviceaccount/iAMMember:IAMMember": {"admit": _admit_member},
+        KEY: {"check": _check_key},
+        KEY_MEMBER: {"admit": _admit_member},
+        REPOSITORY: {"check": _check_repository, "outputs": _repository_outputs},
+        "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": {"admit": _admit_repository_member},
     }
+)
+
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {token: kind("identity", token, **_RULES.get(token, {})) for token in table("identity")}
 )

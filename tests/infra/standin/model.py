@@ -1,8 +1,8 @@
 """What the stand-in knows of each type: names, defaults, what forces a replacement, and what the API refuses.
 
-Sources: the schema of pulumi_gcp 10.2 and of the Terraform provider beneath it, Google's documentation. What
-is not written here is not checked. A type that is not listed is refused, so that no test passes because the
-stand-in shrugs.
+Sources: the schema of pulumi_gcp 10.2 and of the Terraform provider beneath it, recordings of Google's API, Google's
+documentation; `tables/*.yaml` name them. What is not written there is not checked. A type that is not listed is
+refused, so that no test passes because the stand-in shrugs.
 """
 
 from __future__ import annotations

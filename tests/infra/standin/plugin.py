@@ -21,9 +21,9 @@ from typing import Any, Final, NoReturn
 import grpc
 from google.protobuf import any_pb2, empty_pb2
 from google.rpc import status_pb2
-from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
-from standin import faults, local_cluster, schema
+from standin import answers, faults, local_cluster, schema
 from standin.cloud import KUBECONFIG, PROJECT_NUMBER, Cloud, CloudError, Json, World
 from standin.difference import difference
 from standin.kinds import CLUSTER, POOL, Kind, short, visible
@@ -40,9 +40,17 @@ _MESSAGE_BYTES: Final = 400 * 1024 * 1024
 class StandIn(provider_pb2_grpc.ResourceProviderServicer):
     """Answers the engine for one phase: a preview, an update, a destroy."""
 
-    def __init__(self, cloud: Cloud, kubeconfig: Path | None) -> None:
+    def __init__(self, cloud: Cloud, kubeconfig: Path | None, engine: str | None = None) -> None:
+        """Answer for a cloud.
+
+        Args:
+            cloud: The cloud.
+            kubeconfig: The cluster that plays the GKE cluster.
+            engine: Address of the engine's log.
+        """
         self.cloud = cloud
         self.kubeconfig = kubeconfig
+        self.log = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine)) if engine else None  # type: ignore[no-untyped-call]
         self.config: Json = {}
 
     # -- the provider itself
@@ -94,7 +102,7 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         inputs = self._completed(kind, token, name, olds, news, request.randomSeed)
         found = schema.problems(token, inputs)
         if not found:
-            found = kind.check(inputs)
+            found = [*schema.not_allowed(kind, inputs), *kind.check(inputs)]
         if not inputs.get("project") and "project" in schema.keys(token):
             found.append(("project", "Failed to retrieve project, project: required field is not set"))
         failures = [
@@ -115,7 +123,7 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         if "location" in keys and "location" not in inputs and self.config.get("region"):
             inputs["location"] = self.config["region"]
             added.append("location")
-        for key, value in kind.defaults.items():
+        for key, value in kind.adds.items():
             if key not in inputs:
                 inputs[key] = value
                 added.append(key)
@@ -128,8 +136,8 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         return inputs
 
     def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:
-        kind = KINDS[_type(request.urn)]
-        return difference(kind, decode(request.old_inputs)[0], decode(request.news)[0])
+        state, before, after = (decode(each)[0] for each in (request.olds, request.old_inputs, request.news))
+        return difference(KINDS[_type(request.urn)], state, before, after, list(request.ignoreChanges))
 
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:
         token, name = _type(request.urn), _name(request.urn)
@@ -140,34 +148,33 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         identity = ""
         try:
             fault = faults.ordered(self.cloud, "create", token, name)
-            faults.before(fault, "create", token, kind.permission, inputs)
             with self.cloud.change() as world:
+                faults.before(fault, "create", kind, inputs)
                 identity = _identity(kind, inputs)
                 _admit(world, kind, identity, inputs)
-                outputs = {**visible(inputs), **kind.outputs(world, inputs), **self._endpoint(token, inputs)}
-                world.resources[identity] = {
-                    "type": token,
-                    "id": identity,
-                    "name": name,
-                    "inputs": inputs,
-                    "outputs": outputs,
-                }
+                outputs = self._state(world, kind, inputs)
+                record = {"type": token, "id": identity, "name": name, "inputs": inputs, "outputs": outputs}
+                world.resources[identity] = {**record, "at": world.changes}
+                faults.half_made(fault, world, identity)
             self.cloud.record("create", token, name, identity)
             faults.after(fault, inputs)
         except CloudError as error:
-            _fail(context, str(error))
+            self._fail(context, str(error), request.urn)
         except faults.HalfMade as error:
-            _fail_half_made(context, identity, inputs, outputs, str(error))
+            outputs = self.cloud.read().resources[identity]["outputs"]
+            self._fail(context, str(error), request.urn, _half_made(identity, inputs, outputs, str(error)))
         return provider_pb2.CreateResponse(id=identity, properties=encode(_marked(outputs), secret))
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
         secret = decode(request.properties)[1] | decode(request.inputs)[1]
-        found = self.cloud.read().resources.get(request.id)
+        world = self.cloud.read()
+        found = world.resources.get(request.id)
         if found is None:
             return provider_pb2.ReadResponse()
-        inputs = {**decode(request.inputs)[0], **found["inputs"]}
+        state = {**found["outputs"], **KINDS[found["type"]].outputs(world, found["outputs"])}
+        inputs = answers.read(decode(request.inputs)[0] or found["inputs"], state)
         return provider_pb2.ReadResponse(
-            id=request.id, properties=encode(_marked(found["outputs"]), secret), inputs=encode(inputs, secret)
+            id=request.id, properties=encode(_marked(state), secret), inputs=encode(inputs, secret)
         )
 
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -176,21 +183,21 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         news, secret = decode(request.news)
         olds, _ = decode(request.olds)
         if request.preview:
-            return provider_pb2.UpdateResponse(properties=encode(_marked({**olds, **visible(news)}), secret))
+            return provider_pb2.UpdateResponse(
+                properties=encode(_marked({**olds, **answers.settled(kind, news, olds)}), secret)
+            )
         try:
             fault = faults.ordered(self.cloud, "update", token, name)
-            faults.before(fault, "update", token, kind.other("update"), news)
+            faults.before(fault, "update", kind, news)
             with self.cloud.change() as world:
                 if request.id not in world.resources:
                     raise CloudError(f"googleapi: Error 404: Not found: {request.id}., notFound")
                 found = world.resources[request.id]
-                old_keys = set(visible(found["inputs"])) - set(news)
-                kept = {key: value for key, value in found["outputs"].items() if key not in old_keys}
-                outputs = {**kept, **visible(news), **kind.outputs(world, news), **self._endpoint(token, news)}
+                outputs = self._state(world, kind, news, found["outputs"])
                 world.resources[request.id] = {**found, "inputs": news, "outputs": outputs}
             self.cloud.record("update", token, name, request.id)
         except CloudError as error:
-            _fail(context, str(error))
+            self._fail(context, str(error), request.urn)
         return provider_pb2.UpdateResponse(properties=encode(_marked(outputs), secret))
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -199,7 +206,7 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         properties, _ = decode(request.properties)
         try:
             fault = faults.ordered(self.cloud, "delete", token, name)
-            faults.before(fault, "delete", token, kind.other("delete"), properties)
+            faults.before(fault, "delete", kind, properties)
             if properties.get("deletionPolicy") == "PREVENT":
                 raise CloudError(f'cannot destroy {request.id} because deletion_policy is set to "PREVENT"')
             kind.release(self.cloud.read(), properties)
@@ -214,7 +221,7 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
                             del world.resources[pool["id"]]
             self.cloud.record("delete", token, name, request.id)
         except (CloudError, TimeoutError) as error:
-            _fail(context, str(error))
+            self._fail(context, str(error), request.urn)
         return empty_pb2.Empty()
 
     def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -233,19 +240,39 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         }
         answer = answers.get(request.tok)
         if answer is None:
-            _fail(context, f"the stand-in does not know {request.tok}: add it to tests/infra/standin/plugin.py")
+            self._fail(context, f"the stand-in does not know {request.tok}: add it to tests/infra/standin/plugin.py")
         try:
             return provider_pb2.InvokeResponse(**{"return": encode(answer())})
         except CloudError as error:
-            _fail(context, str(error))
+            self._fail(context, str(error))
 
-    def _endpoint(self, token: str, inputs: Json) -> Json:
-        """Return where the cluster's API server is, in the form of GKE's DNS endpoint."""
-        if token != CLUSTER or self.kubeconfig is None:
-            return {}
-        config = inputs.get("controlPlaneEndpointsConfig") or {}
-        dns = {**(config.get("dnsEndpointConfig") or {}), "endpoint": local_cluster.endpoint(self.kubeconfig)}
-        return {"controlPlaneEndpointsConfig": {**config, "dnsEndpointConfig": dns}}
+    def _state(self, world: World, kind: Kind, inputs: Json, before: Json | None = None) -> Json:
+        """Return what Google has after a create or an update."""
+        state = answers.settled(kind, inputs, before)
+        state |= kind.outputs(world, state)
+        if kind.token == CLUSTER and self.kubeconfig is not None:
+            # Where the cluster's API server is, in the form of GKE's DNS endpoint.
+            found = (before or {}).get("controlPlaneEndpointsConfig", {}).get("dnsEndpointConfig", {}).get("endpoint")
+            config = state["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]
+            config["endpoint"] = local_cluster.endpoint(self.kubeconfig) if found is None else found
+        return state
+
+    def _fail(self, context: grpc.ServicerContext, message: str, urn: str = "", detail: Any = None) -> NoReturn:
+        """Answer with an error, in the form of the bridge to Terraform's providers.
+
+        The bridge prints it, too, as a line of its own.
+        """
+        if self.log and urn:
+            line = f"  sdk-v2/provider2.go:572: sdk.helper_schema: {message}: provider=google-beta@{VERSION}"
+            self.log.Log(engine_pb2.LogRequest(severity=engine_pb2.ERROR, message=line, urn=urn))
+        text = f"1 error occurred:\n\t* {message}\n\n"
+        if detail:
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=text, details=[packed])
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode.UNKNOWN, text)
+        raise AssertionError  # `abort` raises
 
 
 def _type(urn: str) -> str:
@@ -269,7 +296,8 @@ def _looked_up(world: World, wanted: Json) -> Json:
     """
     identity = _identity(KINDS[CLUSTER], wanted)
     if identity not in world.resources:
-        raise CloudError(f"googleapi: Error 404: Not found: {identity}., notFound")
+        # Not the API's words: the provider's own (`data_source_google_container_cluster.go`).
+        raise CloudError(f"{identity} not found")
     outputs = world.resources[identity]["outputs"]
     config = outputs["controlPlaneEndpointsConfig"]
     endpoints = {
@@ -324,26 +352,11 @@ def _previewed(kind: Kind, inputs: Json) -> Json:
     return dict(outputs)
 
 
-def _fail(context: grpc.ServicerContext, message: str) -> NoReturn:
-    # The form in which the bridge to Terraform's providers prints what they return.
-    context.abort(grpc.StatusCode.UNKNOWN, f"1 error occurred:\n\t* {message}\n\n")
-    raise AssertionError  # `abort` raises
-
-
-def _fail_half_made(
-    context: grpc.ServicerContext, identity: str, inputs: Json, outputs: Json, message: str
-) -> NoReturn:
-    """Answer that the creation failed and that the resource exists; the engine keeps it in its state."""
-    detail = any_pb2.Any()
-    detail.Pack(
-        provider_pb2.ErrorResourceInitFailed(
-            id=identity, properties=encode(_marked(outputs)), inputs=encode(inputs), reasons=[message]
-        )
+def _half_made(identity: str, inputs: Json, outputs: Json, message: str) -> Any:
+    """Return what tells the engine that the creation failed and that the resource exists all the same."""
+    return provider_pb2.ErrorResourceInitFailed(
+        id=identity, properties=encode(_marked(outputs)), inputs=encode(inputs), reasons=[message]
     )
-    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=message, details=[detail])
-    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-    context.abort(grpc.StatusCode.UNKNOWN, message)
-    raise AssertionError  # `abort` raises
 
 
 def _end_with(engine: int) -> None:
@@ -358,7 +371,8 @@ def main() -> None:
     kubeconfig = os.environ.get(KUBECONFIG)
     limits = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=limits)
-    stand_in = StandIn(Cloud.of_environment(), Path(kubeconfig) if kubeconfig else None)
+    engine = next((each for each in sys.argv[1:] if not each.startswith("-")), None)
+    stand_in = StandIn(Cloud.of_environment(), Path(kubeconfig) if kubeconfig else None, engine)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(stand_in, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import threading
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import pulumi_gcp
 from pulumi import _types
 
 from standin.wire import UNKNOWN
+
+_LOADING: Final = threading.Lock()
 
 Problem = tuple[str, str]
 """Path of a property and what is wrong with it, in the words of the real provider."""
@@ -25,7 +28,8 @@ Problem = tuple[str, str]
 def arguments(token: str) -> type:
     """Return the argument type of a resource, such as ``gcp:container/nodePool:NodePool``."""
     _, path, name = token.split(":")
-    with warnings.catch_warnings():
+    # The SDK loads a module when it is first looked into, and two threads at once see half of it.
+    with _LOADING, warnings.catch_warnings():
         # The SDK's own deprecated classes warn when their module is loaded, which is when it is first looked into.
         warnings.simplefilter("ignore", DeprecationWarning)
         module = importlib.import_module("pulumi_gcp." + path.split("/")[0])
@@ -37,9 +41,54 @@ def problems(token: str, inputs: Mapping[str, Any]) -> list[Problem]:
     return list(_object(arguments(token), inputs, ""))
 
 
+Properties = Mapping[str, "Properties | None"]
+"""Keys of an object -> those of the object, or of each object of the list, that is there; ``None`` is a plain value."""
+
+
 def keys(token: str) -> frozenset[str]:
     """Return the top-level keys that a resource takes."""
     return frozenset(_types_of(arguments(token)))
+
+
+def properties(token: str) -> Properties:
+    """Return the top-level keys that a resource takes, with what is inside each."""
+    return _properties(arguments(token))
+
+
+@cache
+def _properties(kind: type) -> Properties:
+    return {key: _inside(each) for key, each in _types_of(kind).items()}
+
+
+def _inside(kind: Any) -> Properties | None:
+    kind = _without_promises(kind)
+    origin = typing.get_origin(kind)
+    if origin is not None and issubclass(origin, Sequence):
+        return _inside(typing.get_args(kind)[0])
+    return _properties(kind) if isinstance(kind, type) and _types.is_input_type(kind) else None
+
+
+def not_allowed(kind: Any, inputs: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the texts that are none of those that a field takes.
+
+    Args:
+        kind: The `Kind`, with its fields.
+        inputs: The inputs of the resource.
+    """
+    return _not_allowed(kind, inputs, "", "")
+
+
+def _not_allowed(kind: Any, value: Any, path: str, shown: str) -> Iterator[Problem]:
+    if isinstance(value, Mapping):
+        inside = f"{shown}.0." if shown else ""
+        for key, item in value.items():
+            yield from _not_allowed(kind, item, f"{path}.{key}" if path else key, inside + _snake(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _not_allowed(kind, item, f"{path}[{index}]", shown)
+    elif isinstance(value, str) and value != UNKNOWN and (allowed := kind.field(path).values) and value not in allowed:
+        listed = " ".join(f'"{each}"' for each in allowed)
+        yield path, f"expected {shown} to be one of [{listed}], got {value}"
 
 
 def provider_keys() -> frozenset[str]:

@@ -10,8 +10,11 @@ import grpc
 import pytest
 from pulumi.runtime.proto import provider_pb2
 
-from standin import container
+from standin import answers, container, schema
 from standin.cloud import PROJECT_NUMBER, Cloud, Json
+from standin.identity import LATE_CALLS
+from standin.kinds import CLUSTER, KEY_MEMBER, NETWORK, POOL, SERVICE, SERVICE_IDENTITY, SUBNETWORK
+from standin.model import KINDS
 from standin.plugin import StandIn
 from standin.wire import UNKNOWN, decode, encode
 
@@ -65,23 +68,24 @@ class Google:
         answer = self.plugin.Create(request, Context())
         return answer.id, decode(answer.properties)[0]
 
-    def difference(self, token: str, before: Json, after: Json) -> Any:
+    def difference(self, token: str, before: Json, after: Json, *ignored: str) -> Any:
         olds, _ = self.check(token, before)
         news, _ = self.check(token, after, olds=olds)
-        request = provider_pb2.DiffRequest(urn=self.urn(token, "x"), old_inputs=encode(olds), news=encode(news))
+        state = answers.settled(KINDS[token], olds)
+        state |= KINDS[token].outputs(self.cloud.read(), state)
+        request = provider_pb2.DiffRequest(
+            urn=self.urn(token, "x"),
+            olds=encode(state),
+            old_inputs=encode(olds),
+            news=encode(news),
+            ignoreChanges=ignored,
+        )
         return self.plugin.Diff(request, Context())
 
     def delete(self, token: str, identity: str, properties: Json) -> None:
         request = provider_pb2.DeleteRequest(urn=self.urn(token, "x"), id=identity, properties=encode(properties))
         self.plugin.Delete(request, Context())
 
-
-CLUSTER = "gcp:container/cluster:Cluster"
-POOL = "gcp:container/nodePool:NodePool"
-NETWORK = "gcp:compute/network:Network"
-SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
-SERVICE = "gcp:projects/service:Service"
-KEY_MEMBER = "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember"
 
 Enable = Callable[..., None]
 
@@ -137,17 +141,15 @@ def test_type_that_is_not_modelled_is_refused(google: Google) -> None:
             {"ipAllocationPolicy": {"clusterSecondaryRangeName": "pods", "clusterIpv4CidrBlock": "/14"}},
             "cluster_ipv4_cidr_block conflicts with cluster_secondary_range_name",
         ),
-        (
-            {
-                "controlPlaneEndpointsConfig": {"ipEndpointsConfig": {"enabled": False}},
-                "masterAuthorizedNetworksConfig": {},
-            },
-            "cannot be set while ip_endpoints_config.enabled is false",
-        ),
         ({"name": "a" * 41}, "can be up to 40 characters"),
+        (
+            {"releaseChannel": {"channel": "SLOW"}},
+            'expected release_channel.0.channel to be one of ["UNSPECIFIED" "RAPID"',
+        ),
+        ({"loggingConfig": {"enableComponents": ["ALL"]}}, "expected logging_config.0.enable_components to be one of"),
     ],
 )
-def test_cluster_inputs_that_exclude_each_other_are_refused(google: Google, inputs: Json, reason: str) -> None:
+def test_cluster_inputs_that_cannot_be_are_refused(google: Google, inputs: Json, reason: str) -> None:
     _, failures = google.check(CLUSTER, {"location": LOCATION, **inputs})
     assert reason in " ".join(failures)
 
@@ -213,14 +215,20 @@ def test_key_must_be_granted_before_the_cluster(google: Google) -> None:
     google.create(CLUSTER, wanted)
 
 
-def test_googles_own_account_exists_once_its_service_is_enabled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_googles_own_account_comes_late_unless_it_is_asked_for(tmp_path: Path, asked_for: bool) -> None:
     fresh = Google(Cloud(tmp_path))
     fresh.create(SERVICE, {"service": "cloudkms.googleapis.com"})
     agent = f"serviceAccount:service-{PROJECT_NUMBER}@container-engine-robot.iam.gserviceaccount.com"
     grant = {"cryptoKeyId": "k", "role": "roles/cloudkms.cryptoKeyEncrypterDecrypter", "member": agent}
+    fresh.create(SERVICE, {"service": "container.googleapis.com"}, "y")
     with pytest.raises(Refused, match=r"container-engine-robot\.iam\.gserviceaccount\.com does not exist"):
         fresh.create(KEY_MEMBER, grant)
-    fresh.create(SERVICE, {"service": "container.googleapis.com"}, "y")
+    if asked_for:
+        fresh.create(SERVICE_IDENTITY, {"service": "container.googleapis.com"})
+    else:
+        with fresh.cloud.change() as world:
+            world.changes += LATE_CALLS
     fresh.create(KEY_MEMBER, grant)
 
 
@@ -236,6 +244,30 @@ def test_range_of_pods_must_be_in_the_subnetwork(google: Google) -> None:
         google.create(CLUSTER, wanted)
 
 
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"machineType": "n2d-standard4"}, 'Invalid machine type "n2d-standard4" in zone'),
+        ({"machineType": "c4-standard-4"}, "pd-balanced disk type cannot be used by c4-standard-4 machine type"),
+    ],
+)
+def test_machines_that_do_not_exist_are_refused(google: Google, cluster: str, config: Json, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        google.create(POOL, sandbox_pool(cluster, **config))
+
+
+def test_two_clusters_do_not_share_a_range_of_services(google: Google) -> None:
+    _, network = google.create(NETWORK, {})
+    ranges = [{"rangeName": "services", "ipCidrRange": "10.1.0.0/20"}]
+    inputs = {"network": network["selfLink"], "ipCidrRange": "10.0.0.0/20", "secondaryIpRanges": ranges}
+    _, subnetwork = google.create(SUBNETWORK, inputs)
+    policy = {"servicesSecondaryRangeName": "services"}
+    wanted = {"location": LOCATION, "subnetwork": subnetwork["selfLink"], "ipAllocationPolicy": policy}
+    google.create(CLUSTER, wanted)
+    with pytest.raises(Refused, match='Services secondary range "services" is already used by cluster'):
+        google.create(CLUSTER, {**wanted, "name": "another"})
+
+
 def test_network_in_use_is_not_deleted(google: Google) -> None:
     identity, network = google.create(NETWORK, {})
     google.create(SUBNETWORK, {"network": network["selfLink"], "ipCidrRange": "10.0.0.0/20"})
@@ -243,7 +275,83 @@ def test_network_in_use_is_not_deleted(google: Google) -> None:
         google.delete(NETWORK, identity, network)
 
 
-# -- what GKE adds
+# -- what GKE adds, and what that means for the next preview
+
+ENDPOINTS_OFF = {
+    "controlPlaneEndpointsConfig": {"ipEndpointsConfig": {"enabled": False}},
+    "privateClusterConfig": {"enablePrivateNodes": True},
+}
+ADD_ON = {"addonsConfig": {"agentSandboxConfig": {"enabled": True}}}
+GROUP = {"authenticatorGroupsConfig": {"securityGroup": "gke-security-groups@example.com"}}
+
+
+def window(start: str, end: str) -> Json:
+    window = {"startTime": start, "endTime": end, "recurrence": "FREQ=DAILY"}
+    return {"maintenancePolicy": {"recurringWindow": window}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        (ENDPOINTS_OFF, ENDPOINTS_OFF, ["privateClusterConfig.enablePrivateEndpoint"]),
+        (
+            {"dnsConfig": {"clusterDns": "CLOUD_DNS"}},
+            {"dnsConfig": {"clusterDns": "CLOUD_DNS"}},
+            ["dnsConfig.clusterDnsDomain"],
+        ),
+        (
+            window("2026-01-03T02:00:00+02:00", "2026-01-03T08:00:00Z"),
+            window("2026-01-03T02:00:00+02:00", "2026-01-03T08:00:00Z"),
+            ["maintenancePolicy.recurringWindow.startTime"],
+        ),
+        # Left out is not off.
+        (ADD_ON, {}, []),
+        (GROUP, {}, []),
+        (
+            ADD_ON,
+            {"addonsConfig": {"agentSandboxConfig": {"enabled": False}}},
+            ["addonsConfig.agentSandboxConfig.enabled"],
+        ),
+        ({}, {"databaseEncryption": {"state": "DECRYPTED"}}, []),
+        ({}, {"loggingConfig": {"enableComponents": ["WORKLOADS", "SYSTEM_COMPONENTS"]}}, []),
+        ({}, {"releaseChannel": {"channel": "RAPID"}}, ["releaseChannel.channel"]),
+        ({"network": "https://www.googleapis.com/compute/v1/projects/p/global/networks/n"}, {"network": "n"}, []),
+    ],
+)
+def test_inputs_are_compared_with_what_gke_answered(
+    google: Google, before: Json, after: Json, changed: list[str]
+) -> None:
+    inputs = ({"location": LOCATION, **each} for each in (before, after))
+    assert list(google.difference(CLUSTER, *inputs).detailedDiff) == changed
+
+
+def test_change_that_the_program_ignores_is_none(google: Google) -> None:
+    inputs = {"location": LOCATION, **ENDPOINTS_OFF}
+    assert not google.difference(CLUSTER, inputs, inputs, "privateClusterConfig.enablePrivateEndpoint").detailedDiff
+
+
+def test_refresh_takes_googles_word_for_what_the_program_gave_and_for_nothing_else() -> None:
+    state = {"a": {"time": "00:00Z", "added": 1}, "b": [{"name": "theirs"}], "c": True}
+    assert answers.read(
+        {"a": {"time": "02:00+02:00"}, "b": [{"name": "ours"}], "gone": 1, "__defaults": []}, state
+    ) == {
+        "a": {"time": "00:00Z"},
+        "b": [{"name": "theirs"}],
+        "__defaults": [],
+    }
+
+
+@pytest.mark.parametrize("token", KINDS)
+def test_fields_in_the_tables_are_those_of_the_sdk(token: str) -> None:
+    def known(path: str) -> bool:
+        inside: schema.Properties | None = schema.properties(token)
+        for key in path.split("."):
+            if inside is None or key not in inside:
+                return False
+            inside = inside[key]
+        return True
+
+    assert [path for path in KINDS[token].fields if path != "*" and not known(path)] == []
 
 
 def test_sandbox_pool_gets_gkes_taint(google: Google, cluster: str) -> None:
@@ -275,6 +383,3 @@ def test_key_of_a_client_certificate_travels_as_a_secret(google: Google) -> None
     outputs, secrets = decode(google.plugin.Create(request, Context()).properties)
     assert outputs["masterAuth"]["clientKey"] == container.CLIENT_KEY
     assert secrets == {"masterAuth"}
-
-
-# -- ordered failures

@@ -1,0 +1,51 @@
+"""Settings of GKE stacks that an update is tried with: each must leave nothing to do for the next one."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+EVERYTHING: Final[dict[str, Any]] = {
+    "egress": "fqdn",
+    "egressHosts": ["pypi.org"],
+    "binaryAuthorization": "manage",
+    "agentSandboxAddon": True,
+    "podSnapshots": True,
+    "minVersion": "1.36.3-gke.1767000",
+    "agentRoles": ["roles/aiplatform.user"],
+    "rbacSecurityGroup": "gke-security-groups@example.com",
+}
+"""Settings that switch all options on."""
+
+_POOLS_OF_STAGING: Final = ("sandboxNodesMin", "sandboxNodesMax", "sandboxSpot", "systemNodesMax")
+AUTOPILOT: Final[dict[str, Any]] = {"clusterMode": "autopilot", **dict.fromkeys(_POOLS_OF_STAGING)}
+"""The staging stack as an Autopilot cluster: settings of node pools are refused there."""
+
+VARIANTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "staging": ("staging", {}),
+    "prod": ("prod", {}),
+    "everything": ("staging", EVERYTHING),
+    "way out": ("staging", {"egress": "internet"}),
+    "hosts": ("staging", {"egress": "fqdn", "egressHosts": ["pypi.org"]}),
+    "autopilot": ("staging", AUTOPILOT),
+    "autopilot with everything": ("staging", {**EVERYTHING, **AUTOPILOT}),
+    "policy of the project": ("staging", {"binaryAuthorization": "enforce"}),
+    "policy of the stack": ("staging", {"binaryAuthorization": "manage"}),
+    "add-ons": ("staging", {"agentSandboxAddon": True, "podSnapshots": True, "minVersion": "1.36.3-gke.1767000"}),
+    "hyperdisk": ("staging", {"sandboxMachineType": "c4-standard-4", "sandboxDiskType": "hyperdisk-balanced"}),
+    "a node from the start": ("staging", {"sandboxNodesMin": 1}),
+    "no key for boot disks": ("staging", {"encryptBootDisks": False}),
+    "roles and a group": (
+        "staging",
+        {"agentRoles": ["roles/aiplatform.user"], "rbacSecurityGroup": "gke-security-groups@example.com"},
+    ),
+    "EXTENDED": ("staging", {"releaseChannel": "EXTENDED"}),
+    "RAPID": ("staging", {"releaseChannel": "RAPID"}),
+    "times of Amsterdam": (
+        "staging",
+        {"maintenanceStart": "2026-01-03T02:00:00+01:00", "maintenanceEnd": "2026-01-03T08:00:00+01:00"},
+    ),
+}
+"""Name -> committed stack, and what is set beyond it."""
+
+IN_SHORT: Final = ("staging", "prod", "everything")
+"""Those that `make test` tries with the engine; `make test-variants` tries all."""
