@@ -147,7 +147,7 @@ def _is_not_admission_controlled(namespace: str, resources: Sequence[Resource]) 
         for rule in items(policy.inputs, "spec.matchConstraints.resourceRules"):
             if {"CREATE", "UPDATE"} <= set(items(rule, "operations")):
                 held |= set(items(rule, "resources"))
-    if missing := [each for each in ("jobs", "pods", "pods/ephemeralcontainers") if each not in held]:
+    if missing := [each for each in ("configmaps", "jobs", "pods", "pods/ephemeralcontainers") if each not in held]:
         yield Finding(f"no policy that fails closed and denies is bound to namespace {namespace} for {shown(missing)}")
 
 
