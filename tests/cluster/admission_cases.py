@@ -12,6 +12,7 @@ import yaml
 
 from adk_gke_sandbox.cluster.manifests import CONFIG_MAP_BYTES, Manifest
 from adk_gke_sandbox.contract import CONFIG_MAPS, EXECUTION_LABEL, JOBS, PODS, Contract
+from infra.admission.config_maps import KEYS_MAX
 from infra.admission.rules import LABELS_MAX, rules
 
 NODE_LABEL = "kubernetes.io/os"
@@ -25,7 +26,7 @@ WRONG: dict[str, dict[str, list[dict[str, Any]]]] = yaml.safe_load(
 WRONG["ConfigMap"]["config-map-size"] = [
     {"data": {"request.json": "x" * (CONFIG_MAP_BYTES + 1024)}},
     {"data": {"request.json": "\U0001f40d" * (CONFIG_MAP_BYTES // 4 + 256)}},
-    {"data": {f"any-{index}": "" for index in range(6)}},
+    {"data": {f"any-{index}": "" for index in range(KEYS_MAX + 1)}},
 ]
 for _where in ("labels", "labels of the template"):
     WRONG[_where]["label-count"] = [{f"any-{index}": "" for index in range(LABELS_MAX)}]
