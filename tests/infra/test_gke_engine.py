@@ -388,14 +388,12 @@ def test_switched_off_is_off_on_the_cluster(trial: Trial) -> None:
 
 
 @pytest.mark.usefixtures("fqdn_policies")
-def test_cluster_goes_before_the_one_that_replaces_it(trial: Trial) -> None:
-    """Both would want the same range of services."""
+def test_cluster_is_not_replaced_in_one_step_and_nothing_is_lost(trial: Trial) -> None:
     trial.up(egress="fqdn", egressHosts=["pypi.org"])
-    before = trial.made("Cluster")
-    trial.up()
-    assert not trial.made("Cluster") & before
-    changes = [verb for verb, kind, _ in trial.cloud.calls() if kind == "Cluster"]
-    assert changes == ["create", "delete", "create"]
+    before = trial.made("Cluster"), trial.made("NodePool"), trial.left_on_the_cluster()
+    with pytest.raises(stack.StackError, match=r'Services secondary range "services" is already used by cluster'):
+        trial.up()
+    assert (trial.made("Cluster"), trial.made("NodePool"), trial.left_on_the_cluster()) == before
 
 
 def test_pool_that_somebody_deleted_comes_back(trial: Trial) -> None:
