@@ -208,6 +208,7 @@ def test_up_makes_the_objects_on_a_real_api_server(staging: Trial, core: client.
     "variant", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.long) for name in VARIANTS]
 )
 @pytest.mark.usefixtures("fqdn_policies")
+@pytest.mark.timeout(400)  # four runs of the engine
 def test_preview_after_up_has_no_changes(layout: Layout, tmp_path: Path, variant: str) -> None:
     configuration, changed = VARIANTS[variant]
     made = trial_of(layout, tmp_path, configuration)
