@@ -131,9 +131,10 @@ class SandboxCluster(pulumi.ComponentResource):
                     # What GKE tells of it: certificates, and even a key if one was ever issued.
                     additional_secret_outputs=["master_auth"],
                     ignore_changes=control_plane.NOT_OURS[args.mode],
-                    # Two clusters cannot have one range of services
-                    # (https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips#cluster_sizing_secondary_range_svcs).
-                    delete_before_replace=True,
+                    # Not `delete_before_replace`: GKE refuses a second cluster on the same range of services
+                    # (https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips), and the first one is still
+                    # there. The other way round the engine deletes object by object, and loses its Kubernetes
+                    # provider before it comes to the end of the namespaces.
                 ),
             ),
         )

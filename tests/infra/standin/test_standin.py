@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from pulumi.runtime.proto import provider_pb2
 
 from standin import answers, container, schema
@@ -277,47 +278,10 @@ def test_network_in_use_is_not_deleted(google: Google) -> None:
 
 # -- what GKE adds, and what that means for the next preview
 
-ENDPOINTS_OFF = {
-    "controlPlaneEndpointsConfig": {"ipEndpointsConfig": {"enabled": False}},
-    "privateClusterConfig": {"enablePrivateNodes": True},
-}
-ADD_ON = {"addonsConfig": {"agentSandboxConfig": {"enabled": True}}}
-GROUP = {"authenticatorGroupsConfig": {"securityGroup": "gke-security-groups@example.com"}}
+COMPARISONS = yaml.safe_load((Path(__file__).parent / "comparisons.yaml").read_text(encoding="utf-8"))
 
 
-def window(start: str, end: str) -> Json:
-    window = {"startTime": start, "endTime": end, "recurrence": "FREQ=DAILY"}
-    return {"maintenancePolicy": {"recurringWindow": window}}
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "changed"),
-    [
-        (ENDPOINTS_OFF, ENDPOINTS_OFF, ["privateClusterConfig.enablePrivateEndpoint"]),
-        (
-            {"dnsConfig": {"clusterDns": "CLOUD_DNS"}},
-            {"dnsConfig": {"clusterDns": "CLOUD_DNS"}},
-            ["dnsConfig.clusterDnsDomain"],
-        ),
-        (
-            window("2026-01-03T02:00:00+02:00", "2026-01-03T08:00:00Z"),
-            window("2026-01-03T02:00:00+02:00", "2026-01-03T08:00:00Z"),
-            ["maintenancePolicy.recurringWindow.startTime"],
-        ),
-        # Left out is not off.
-        (ADD_ON, {}, []),
-        (GROUP, {}, []),
-        (
-            ADD_ON,
-            {"addonsConfig": {"agentSandboxConfig": {"enabled": False}}},
-            ["addonsConfig.agentSandboxConfig.enabled"],
-        ),
-        ({}, {"databaseEncryption": {"state": "DECRYPTED"}}, []),
-        ({}, {"loggingConfig": {"enableComponents": ["WORKLOADS", "SYSTEM_COMPONENTS"]}}, []),
-        ({}, {"releaseChannel": {"channel": "RAPID"}}, ["releaseChannel.channel"]),
-        ({"network": "https://www.googleapis.com/compute/v1/projects/p/global/networks/n"}, {"network": "n"}, []),
-    ],
-)
+@pytest.mark.parametrize(("before", "after", "changed"), COMPARISONS)
 def test_inputs_are_compared_with_what_gke_answered(
     google: Google, before: Json, after: Json, changed: list[str]
 ) -> None:
@@ -326,7 +290,7 @@ def test_inputs_are_compared_with_what_gke_answered(
 
 
 def test_change_that_the_program_ignores_is_none(google: Google) -> None:
-    inputs = {"location": LOCATION, **ENDPOINTS_OFF}
+    inputs = {"location": LOCATION, **COMPARISONS[0][0]}
     assert not google.difference(CLUSTER, inputs, inputs, "privateClusterConfig.enablePrivateEndpoint").detailedDiff
 
 
