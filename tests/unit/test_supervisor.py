@@ -625,7 +625,6 @@ def test_a_failure_ends_with_one_line_that_says_what_to_do(name: str, run: Run) 
         "import sys\nsys.excepthook = lambda *_: None\nimport seaborn",
         "import os\nif os.fork() == 0: import seaborn\nos.wait()\nexit(1)",
         "error = ValueError()\nerror.__cause__ = error\nraise error",
-        "prnt = 1\ndel prnt\nprnt",
         "bytearray(10**12)",
     ],
 )
