@@ -72,7 +72,7 @@ class Sandbox:
             clock: Time; that of this machine when ``None``.
         """
         self.config = config
-        self._clock = clock
+        self._clock = clock or Clock()
         self._lock = threading.Lock()
         self._cluster: api.Cluster | None = None
 
