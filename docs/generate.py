@@ -19,8 +19,7 @@ from adk_gke_sandbox.cli import exit_codes
 from adk_gke_sandbox.cli import main as cli
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Toleration
-from adk_gke_sandbox.execution import CODE_REASONS, Limits, Outcome, Reason
-from adk_gke_sandbox.sandbox import MARKERS
+from adk_gke_sandbox.execution import CODE_REASONS, MARKERS, Limits, Outcome, Reason
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by `make docs` from the code; edit the docstrings there. -->\n\n"

@@ -20,17 +20,7 @@ from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, lo
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Files, Limits, Request
 from adk_gke_sandbox.protocol import name_fault
-from adk_gke_sandbox.values import (
-    ReadOnly,
-    SecretKey,
-    check_env,
-    check_image,
-    check_labels,
-    check_name,
-    check_quantity,
-    quantity,
-    refuse_secrets,
-)
+from adk_gke_sandbox.values import ReadOnly, SecretKey, check_env, check_image, check_labels, check_name, quantity
 
 MIN_MEMORY_BYTES: Final = 128 * 1024 * 1024
 """Below this a Python interpreter under gVisor has no room for a program."""
@@ -61,7 +51,7 @@ def _checked(check: Callable[..., Any]) -> PlainValidator:
 
 _Name = Annotated[str, _checked(partial(check_name, characters_max=63))]
 _Subdomain = Annotated[str, _checked(partial(check_name, characters_max=253, dots=True))]
-_Quantity = Annotated[str, _checked(check_quantity)]
+_Quantity = Annotated[str, _checked(lambda text, setting: quantity(text, setting=setting) and text)]
 _Labels = Annotated[Mapping[str, str], _checked(check_labels)]
 _Seconds = Annotated[float, Field(strict=True, gt=0, le=86400, allow_inf_nan=False)]
 
@@ -172,7 +162,7 @@ class ExecutorConfig(BaseModel):
             raise self._config_error(error) from None
         if contract is None or not contract.secret_env:
             remedy = "Have the platform team set secretEnv in the stack's settings, and use from_contract()"
-            refuse_secrets(self.env, ", which only a stack's contract can allow", remedy)
+            _refuse_secrets(self.env, ", which only a stack's contract can allow", remedy)
         remedy = "Ask for less, or have the platform team raise the ceiling in the stack's settings"
         for setting, ceiling in _CEILINGS.items():
             if contract is not None:
@@ -286,7 +276,7 @@ class ExecutorConfig(BaseModel):
             cause = f"the input files are {size} bytes, and the working directory has room for {self.scratch_bytes}"
             raise ConfigError(cause, "Send less, or raise scratch_limit or mem_limit")
         own = check_env(env or {})
-        refuse_secrets(own, " for one execution alone", "Give it to the executor, whose env goes into the pod")
+        _refuse_secrets(own, " for one execution alone", "Give it to the executor, whose env goes into the pod")
         return Request(
             code=code,
             files=inputs,
@@ -336,6 +326,16 @@ class ExecutorConfig(BaseModel):
 
 def _number(value: str | float, setting: str) -> Decimal:
     return quantity(value, setting=setting) if isinstance(value, str) else Decimal(value)
+
+
+def _refuse_secrets(env: Mapping[str, str | SecretKey], where: str, remedy: str) -> None:
+    """Take an environment without values from Secrets.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if names := [name for name, value in env.items() if isinstance(value, SecretKey)]:
+        raise ConfigError(f"env takes {', '.join(names)} from a Secret{where}", remedy)
 
 
 def _check_files(files: Files) -> tuple[File, ...]:

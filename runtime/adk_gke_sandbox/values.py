@@ -85,16 +85,6 @@ def quantity(text: str, *, setting: str) -> Decimal:
     return value
 
 
-def check_quantity(text: str, *, setting: str) -> str:
-    """Return the text of a Kubernetes quantity.
-
-    Raises:
-        ConfigError: not a positive quantity.
-    """
-    quantity(text, setting=setting)
-    return text
-
-
 def check_name(
     name: str, *, setting: str = "name", characters_max: int = NAME_CHARACTERS_MAX, dots: bool = False
 ) -> str:
@@ -185,16 +175,6 @@ def check_env(env: Mapping[str, str | SecretKey], *, setting: str = "env") -> di
         elif not isinstance(value, str) or not _encodes(value):
             raise ConfigError(f"{setting} has no text for {name!r}", "Give a string without NUL characters")
     return ReadOnly(env)
-
-
-def refuse_secrets(env: Mapping[str, str | SecretKey], where: str, remedy: str) -> None:
-    """Take an environment without values from Secrets.
-
-    Raises:
-        ConfigError: there are some.
-    """
-    if names := [name for name, value in env.items() if isinstance(value, SecretKey)]:
-        raise ConfigError(f"env takes {', '.join(names)} from a Secret{where}", remedy)
 
 
 def _items(given: Any, setting: str) -> Iterable[tuple[str, Any]]:

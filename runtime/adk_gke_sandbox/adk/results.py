@@ -14,8 +14,7 @@ from adk_gke_sandbox.adk.names import artifact_names, storable, storable_json
 from adk_gke_sandbox.adk.texts import as_shown, cut, listed
 from adk_gke_sandbox.config import RESULT_CHARACTERS
 from adk_gke_sandbox.decoder import visible
-from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason
-from adk_gke_sandbox.sandbox import failure_line
+from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, failure_line
 
 ONE_LINE_RESULTS: Final = ("__shell_result__", "__ADK_SKILL_GENERATED_FILES__")
 """What programs of ADK's ``SkillToolset`` contain. They print their result as one long line: cut, it would be lost

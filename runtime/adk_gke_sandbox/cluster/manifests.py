@@ -7,15 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from adk_gke_sandbox import contract as contracts
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import (
-    APP_LABEL,
-    APP_NAME,
-    EXECUTION_LABEL,
-    INVOCATION_ANNOTATION,
-    MANAGED_BY_LABEL,
-    SANDBOX_UID,
-)
 from adk_gke_sandbox.values import SecretKey
 
 Manifest = dict[str, Any]
@@ -67,7 +60,8 @@ NO_TAGS: Final = Tags()
 
 def labels(name: str, tags: Tags) -> dict[str, str]:
     """Return the labels of every object of the execution ``name``; ours cannot be replaced."""
-    return {**tags.labels, APP_LABEL: APP_NAME, MANAGED_BY_LABEL: APP_NAME, EXECUTION_LABEL: name}
+    own = {contracts.APP_LABEL: contracts.APP_NAME, contracts.MANAGED_BY_LABEL: contracts.APP_NAME}
+    return {**tags.labels, **own, contracts.EXECUTION_LABEL: name}
 
 
 def split_request(document: bytes, runner: Mapping[str, str]) -> list[dict[str, str]]:
@@ -115,7 +109,7 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
         tags: Labels and annotations of the caller.
     """
     spent = math.ceil(config.schedule_timeout_seconds + config.timeout_seconds)
-    annotations = {INVOCATION_ANNOTATION: tags.invocation_id} if tags.invocation_id else {}
+    annotations = {contracts.INVOCATION_ANNOTATION: tags.invocation_id} if tags.invocation_id else {}
     metadata = {"labels": labels(name, tags), "annotations": annotations}
     return {
         "apiVersion": "batch/v1",
@@ -156,9 +150,9 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         ],
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": SANDBOX_UID,
-            "runAsGroup": SANDBOX_UID,
-            "fsGroup": SANDBOX_UID,
+            "runAsUser": contracts.SANDBOX_UID,
+            "runAsGroup": contracts.SANDBOX_UID,
+            "fsGroup": contracts.SANDBOX_UID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [
