@@ -179,10 +179,8 @@ class ExecutorConfig(BaseModel):
             return cause
         if first["type"] == "extra_forbidden" and where == first["loc"][0]:
             close = difflib.get_close_matches(where, cls.model_fields, n=1)
-            return ConfigError(
-                f"{cls.__name__} has no parameter {where!r}",
-                f"Did you mean {close[0]!r}?" if close else f"Parameters: {', '.join(sorted(cls.model_fields))}",
-            )
+            remedy = f"Did you mean {close[0]!r}?" if close else f"Parameters: {', '.join(sorted(cls.model_fields))}"
+            return ConfigError(f"{cls.__name__} has no parameter {where!r}", remedy)
         return ConfigError(f"{where}={first['input']!r}: {first['msg']}", "Correct the value")
 
     @model_validator(mode="after")
@@ -200,10 +198,8 @@ class ExecutorConfig(BaseModel):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            raise ConfigError(
-                f"{type(self).__name__}.{name} cannot be assigned: settings are checked once and then fixed",
-                f"Make a new one, for example by model_copy(update={{{name!r}: ...}})",
-            )
+            cause = f"{type(self).__name__}.{name} cannot be assigned: settings are checked once and then fixed"
+            raise ConfigError(cause, f"Make a new one, for example by model_copy(update={{{name!r}: ...}})")
         super().__setattr__(name, value)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -360,7 +356,6 @@ def _check_files(files: Files) -> tuple[File, ...]:
         taken[file.name] = "another input file has this name"
     for name in taken:
         if clash := taken.keys() & set(map(str, PurePosixPath(name).parents)):
-            raise ConfigError(
-                f"{clash.pop()!r} is a file, and the folder of the input file {name!r}", "Rename one of them"
-            )
+            cause = f"{clash.pop()!r} is a file, and the folder of the input file {name!r}"
+            raise ConfigError(cause, "Rename one of them")
     return found

@@ -190,11 +190,10 @@ def write_files(request: Json) -> dict[str, os.stat_result]:
     known = {}
     for file in request["files"]:
         name = file["name"]
-        parts = name.split("/")
-        if "\0" in name or "" in parts or "." in parts or ".." in parts or name == frames.PROGRAM:
+        if "\0" in name or {"", ".", ".."} & {*name.split("/")} or name == frames.PROGRAM:
             raise ValueError(f"{name!r} is no name for an input file: give a relative path without '..'")
-        if len(parts) > 1:
-            os.makedirs(os.path.join(*parts[:-1]), exist_ok=True)
+        if "/" in name:
+            os.makedirs(os.path.dirname(name), exist_ok=True)
         with open(name, "wb") as target:
             target.write(binascii.a2b_base64(file["content"]))
         known[name] = os.stat(name)
@@ -281,10 +280,8 @@ def verdict_of(status: int, worker: processes.Worker, last_words: bytes, limits:
             limit = "memory" if any(sign in last_line for sign in NO_MEMORY) else ""
         elif peak > limits["memory_bytes"] // 2 > 0:
             limit = "memory"
-            messages[limit] = (
-                f"the program was killed while it used {peak // 2**20} MiB, probably at its memory limit. "
-                "Use less, or raise mem_limit"
-            )
+            used = f"the program was killed while it used {peak // 2**20} MiB"
+            messages[limit] = f"{used}, probably at its memory limit. Use less, or raise mem_limit"
         reason, message = "MemoryLimit" if limit == "memory" else reason, messages.get(limit, "")
     return {"reason": reason, "message": message, "exit_code": code, "signal": signal_name(killed_by)}
 
