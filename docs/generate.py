@@ -81,7 +81,8 @@ def reasons() -> str:
         f"{NOTE}# Reasons\n\n{_markdown(str(inspect.getdoc(Reason)))} A failure begins with the words of the third "
         "column; then follow the reason and one sentence of cause and cure.\n\n"
         + rows_of(("reason", "meaning", "begins with", "`exit_code` for ADK", "exit code of the command"), rows)
-        + f"\nThe command ends with {exit_codes.EXIT_USAGE} for bad input, before anything was run.\n"
+        + f"\nThe command ends with {exit_codes.EXIT_USAGE} for bad input, before anything was run, and with "
+        f"{exit_codes.EXIT_OUTPUT} if the program completed and not all of its output or files could be written here.\n"
     )
 
 

@@ -152,7 +152,8 @@ def _require_cluster(layout: Layout) -> None:
 
 def _with_sudo(arguments: Sequence[str]) -> int:
     """Run the same command as root, after saying so."""
-    kept = "HOME,PATH,XDG_CACHE_HOME,XDG_STATE_HOME,GOPROXY,GOSUMDB,GOFLAGS,SSL_CERT_FILE,PYTHONDONTWRITEBYTECODE"
+    kept = "HOME,PATH,XDG_CACHE_HOME,XDG_STATE_HOME,PULUMI_HOME,GOPROXY,GOSUMDB,GOFLAGS,SSL_CERT_FILE"
+    kept += ",PYTHONDONTWRITEBYTECODE"
     command = ["sudo", f"--preserve-env={kept}", sys.executable, str(Path(__file__).parent), *arguments]
     _report(f"namespaces, cgroups and containerd need root: {shlex.join(command)}")
     # Root's bytecode in the virtual environment could not be removed by the user.

@@ -52,6 +52,9 @@ _GROUP = "sandbox:x:1001:\n"
 _CONFIGURATION = "/usr/local/share/matplotlib"
 """Folder that the image ``data`` names in MPLCONFIGDIR: Matplotlib's list of fonts."""
 
+_LOCALE = "usr/lib/locale/en_US.utf8"
+"""The one locale beside C and C.UTF-8: programs ask for it to write amounts of money."""
+
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -159,6 +162,8 @@ def _data_layers(cache: Path, folder: Path, report: Report) -> list[Path]:
         archive.extractall(root, filter="fully_trusted")  # noqa: S202 - our own layer
     # Without a package manager's scripts; none of these packages needs its own.
     _debian(folder, root, "extract", _DEBIAN.read_text().split())
+    _inside(root, "/usr/bin/localedef", "--no-archive", "-i", "en_US", "-f", "UTF-8", f"/{_LOCALE}")
+    shutil.rmtree(root / "usr/share/i18n")
     wheels = root / _WHEELS
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-compile"]
     command += ["--only-binary=:all:", "--implementation=cp", "--python-version=3.11", f"--target={wheels}"]
@@ -220,9 +225,14 @@ def _compile(root: Path, folder: str) -> None:
 
 
 def _python(root: Path, *arguments: str, given: str = "") -> None:
-    """Run an image's own Python in it, with nothing of this process's environment."""
+    """Run an image's own Python in it."""
+    _inside(root, "/usr/bin/python3", *arguments, given=given)
+
+
+def _inside(root: Path, *command: str, given: str = "") -> None:
+    """Run a command of an image in it, with nothing of this process's environment."""
     variables = [f"{name}={value}" for name, value in _variables("data").items()]
-    _run(["unshare", f"--root={root}", "/usr/bin/env", "-i", *variables, "/usr/bin/python3", *arguments], given)
+    _run(["unshare", f"--root={root}", "/usr/bin/env", "-i", *variables, *command], given)
 
 
 def _run(command: list[str], given: str = "") -> None:

@@ -98,7 +98,7 @@ class Limits:
     """Bytes of all returned output files together. A reply has room for 8 MiB in all, and files take 4/3 of their
     size in it: some 5.5 MiB come back if the program prints little."""
     processes: int = _bounded(64, 0, 2**20)
-    """RLIMIT_NPROC; 0 leaves it unset. Applied under gVisor only, where it counts one sandbox."""
+    """Processes and threads of the program, its first one included; 0 sets no limit. Applied under gVisor only."""
     # The interpreter's own are some ten; above 2**20 no kernel goes unless it is told to.
     open_files: int = _bounded(1024, 16, 2**20)
     """RLIMIT_NOFILE."""

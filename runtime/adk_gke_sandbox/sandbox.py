@@ -17,11 +17,12 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, Queue
 from typing import Any, Self, TypedDict, Unpack
 
 from adk_gke_sandbox import telemetry
@@ -32,7 +33,7 @@ from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import Ended, Event, Files, Limits, Outcome, Reason, Request
 from adk_gke_sandbox.paths import job
-from adk_gke_sandbox.paths.attempt import Attempt, Clock, Interrupted
+from adk_gke_sandbox.paths.attempt import TICK_SECONDS, Attempt, Clock, Interrupted
 from adk_gke_sandbox.values import check_name
 
 
@@ -167,10 +168,10 @@ class Sandbox:
         Raises:
             ConfigError: an argument that cannot work; by the first step of the loop.
         """
-        events: SimpleQueue[Event | None] = SimpleQueue()
+        events: Queue[Event | None] = Queue()
         ended, given_up = self._begin(code, options, events.put)
         try:
-            while event := events.get():
+            while event := _next(events):
                 yield event
             yield Ended(outcome=ended.result())
         finally:
@@ -269,3 +270,10 @@ class Sandbox:
         # Without the lock: whoever holds it may wait for a plugin.
         if (found := self._cluster) is not None:
             found.close()
+
+
+def _next(events: Queue[Event | None]) -> Event | None:
+    """Return the next event. A wait without an end would keep a signal that another thread got from its handler."""
+    while True:
+        with suppress(Empty):
+            return events.get(timeout=TICK_SECONDS)

@@ -547,5 +547,5 @@ def test_d27_a_copy_made_after_a_run_runs_too(room: Room, duplicate: Callable[[A
 
 
 def test_d30_the_other_executor_type_is_refused_at_construction() -> None:
-    with pytest.raises(ConfigError, match="GkeCodeExecutor has no parameter 'executor_type'"):
+    with pytest.raises(ConfigError, match="executor_type='sandbox': GKE Agent Sandbox is not used here"):
         GkeCodeExecutor(executor_type="sandbox")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from adk_gke_sandbox.execution import File, Outcome
+from adk_gke_sandbox.execution import Event, File, Outcome
 
 Fixture = Callable[[str], Any]
 """Returns the value of a pytest fixture."""
@@ -34,6 +34,7 @@ class Execute(Protocol):
         limits: Mapping[str, Any] | None = None,
         name: str | None = None,
         aborted: Callable[[], bool] = lambda: False,
+        on_event: Callable[[Event], None] = lambda _: None,
         **settings: Any,
     ) -> Outcome:
         """Return what came of it.
@@ -46,6 +47,7 @@ class Execute(Protocol):
             limits: Fields of ``Limits`` that differ from the default.
             name: Name of the execution.
             aborted: Asked every 0.2 s; true ends the execution.
+            on_event: Told of what happens meanwhile.
             settings: Settings of ``ExecutorConfig`` that differ from the contract's.
         """
 
@@ -67,7 +69,9 @@ def job(fixture: Fixture) -> Iterator[Execute]:
     lock = threading.Lock()
 
     def execute(code: str, *, limits: Mapping[str, Any] | None = None, **given: Any) -> Outcome:
-        call = {name: given.pop(name) for name in ("files", "argv", "env", "name", "aborted") if name in given}
+        call = {
+            name: given.pop(name) for name in ("files", "argv", "env", "name", "aborted", "on_event") if name in given
+        }
         settings = {**SETTINGS, **given, "limits": Limits(**(limits or {}))}
         with lock:
             sandbox = sandboxes.get(repr(settings))

@@ -49,18 +49,6 @@ def test_names_of_inputs_are_not_interpreted(outcome: Outcome) -> None:
     assert outcome.stdout.decode() == "-rf|...|a'\"b;$(x)|main.py|with space|ünï-€.txt\n"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=program("print(1)", files={name: b""}), id=repr(name))
-        for name in ("", ".", "/etc/x", "../x", "a/../../x", "a//b", "a/", "a\0b", "main.py")
-    ],
-)
-def test_a_name_that_leads_elsewhere_is_refused_before_the_program_starts(name: str, outcome: Outcome) -> None:
-    assert (outcome.started, outcome.exit_code, outcome.stdout) == (False, None, b"")
-    assert "is no name for an input file: give a relative path without '..'" in outcome.message
-
-
 @program("import helper\nprint(helper.answer())", files={"helper.py": b"def answer():\n    return 42\n"})
 def test_an_input_can_be_imported(outcome: Outcome) -> None:
     assert (outcome.stdout, contents(outcome)) == (b"42\n", {})
@@ -303,7 +291,7 @@ def test_16_mib_of_input_arrive_whole(outcome: Outcome) -> None:
 
 @program("print(1)", files={"big": bytes(24 * MIB)}, mem_limit="1Gi")
 def test_a_request_that_is_too_large_is_refused_with_its_size(outcome: Outcome) -> None:
-    assert (outcome.reason, outcome.started) == (Reason.ADMISSION_DENIED, False)
+    assert (outcome.reason, outcome.started) == (Reason.REQUEST_TOO_LARGE, False)
     assert "make a request of 32.0 MiB (files count 4/3 of their size) and 27.2 MiB is the most" in outcome.message
 
 
@@ -318,7 +306,7 @@ def test_5_mib_of_output_files_arrive_whole(outcome: Outcome) -> None:
 
 @program(
     NOISE + f"open('a', 'wb').write(noise({3 * MIB}))\nopen('b', 'wb').write(noise({3 * MIB}, 2))\nopen('c', 'w')",
-    limits={"file_bytes": 64 * MIB},
+    limits={"file_bytes": 8 * MIB},
 )
 def test_a_file_beyond_the_reply_is_left_out_whole_and_named(outcome: Outcome) -> None:
     assert outcome.reason is Reason.COMPLETED

@@ -107,7 +107,8 @@ def test_a_missing_package_is_named(outcome: Outcome) -> None:
     *_, error, hint = outcome.stderr.decode().splitlines()
     assert error == "ModuleNotFoundError: No module named 'no_such_package'"
     assert re.fullmatch(
-        "hint: no_such_package is not in this image, .* Installed are: .*matplotlib, numpy.*, pandas.*", hint
+        "hint: no_such_package is not in this image, .* The packages installed are: .*matplotlib, numpy.*, pandas.*",
+        hint,
     )
 
 

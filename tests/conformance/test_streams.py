@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import secrets
-import time
-from typing import TYPE_CHECKING
+import threading
 
 import pytest
 
-from adk_gke_sandbox.contract import EXECUTION_LABEL, Contract
-from adk_gke_sandbox.execution import Limits, Outcome, Reason
+from adk_gke_sandbox.execution import Event, Limits, Outcome, Output, Reason
 from tests.conformance.paths import Execute
 from tests.conformance.programs import program
-
-if TYPE_CHECKING:
-    from kubernetes import client
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -240,29 +234,14 @@ def test_what_was_written_before_the_sandbox_ran_out_of_memory_is_kept(outcome: 
     assert "memory" in outcome.message
 
 
-def test_what_was_written_before_an_abort_is_kept(
-    execute: Execute, contract: Contract, admin: client.ApiClient
-) -> None:
-    from kubernetes import client
+def test_what_was_written_before_an_abort_is_kept(execute: Execute) -> None:
+    written = threading.Event()
 
-    core = client.CoreV1Api(admin)
-    name = f"conformance-abort-{secrets.token_hex(4)}"
-    seen: list[float] = []
+    def watch(event: Event) -> None:
+        if isinstance(event, Output):
+            written.set()
 
-    def aborted() -> bool:
-        """Whether what the program wrote has been in the sandbox's log for a second."""
-        selector = f"{EXECUTION_LABEL}={name}"
-        for pod in core.list_namespaced_pod(contract.namespace, label_selector=selector).items:
-            try:
-                log = core.read_namespaced_pod_log(
-                    pod.metadata.name, contract.namespace, _preload_content=False, _request_timeout=5
-                )
-            except client.ApiException:
-                continue
-            if b"written before" in log.data:
-                seen.append(time.monotonic())
-        return bool(seen) and time.monotonic() > seen[0] + 1
-
-    outcome = execute("import time\nprint('written before')\ntime.sleep(60)", name=name, aborted=aborted)
+    code = "import time\nprint('written before')\ntime.sleep(60)"
+    outcome = execute(code, on_event=watch, aborted=written.is_set)
     assert (outcome.reason, outcome.stdout, outcome.started) == (Reason.ABORTED, b"written before\n", True)
     assert outcome.message == "the caller aborted the execution"

@@ -554,7 +554,7 @@ def test_nothing_is_written_into_a_file_that_the_program_has_opened_in_place_of_
 
 HINTS: Mapping[str, tuple[str, str]] = {
     "package": ("import seaborn", "seaborn is not in this image, and nothing can be installed"),
-    "packages that there are": ("import seaborn", "Installed are: "),
+    "packages that there are": ("import seaborn", "The packages installed are: "),
     "part of a package": ("import numpy\nimport numpy.no_such", "which has no numpy.no_such"),
     "file of an earlier run": ("import helpers", "there is no helpers.py: each run starts in a fresh folder"),
     "hidden package": ("import os\nopen('json.py', 'w')\nfrom json import dumps", "json is the file "),

@@ -26,4 +26,6 @@ def exit_code(outcome: Outcome) -> int:
         return 0
     if outcome.reason is Reason.DEADLINE_EXCEEDED:
         return EXIT_TIMEOUT
+    if outcome.reason in (Reason.INVALID_REQUEST, Reason.REQUEST_TOO_LARGE):
+        return EXIT_USAGE
     return outcome.exit_code or 1 if outcome.reason in CODE_REASONS else EXIT_INFRASTRUCTURE

@@ -33,7 +33,7 @@ NO_NETWORK = (
     "directory, or ask for the data as an input file; of servers there are those that the program starts itself"
 )
 NO_INSTALL = "nothing can be installed here (no pip, no network)"
-NO_DISPLAY = "there is no display: draw with Matplotlib and its default backend, and save figures to files"
+NO_DISPLAY = "there is no display: draw with Matplotlib and its default backend (Agg), and save figures to files"
 NO_FFMPEG = "ffmpeg is not in this image: save the animation as .gif, with writer='pillow'"
 FRESH = "each run starts in a fresh folder with its input files only, files of earlier runs are gone"
 INSTALLERS = {"pip", "pip3", "conda", "apt", "apt-get"}
@@ -100,7 +100,7 @@ def packages() -> str:
     """Return which packages are installed; importing ``importlib.metadata`` would take longer."""
     entries = [entry for folder in filter(os.path.isdir, sys.path) for entry in os.listdir(folder)]
     names = {entry.partition("-")[0] for entry in entries if entry.endswith((".dist-info", ".egg-info"))}
-    return f"Installed are: {listed(sorted(names, key=str.lower))}"
+    return f"The packages installed are: {listed(sorted(names, key=str.lower))}"
 
 
 def version_of(module: Any, missing: str) -> str:
@@ -115,6 +115,8 @@ def missing_module(error: Any) -> str:
     top = (error.name or "").partition(".")[0]
     if top in ("IPython", "ipywidgets") or error.name == "google.colab":
         return NOTEBOOK
+    if top in ("tkinter", "_tkinter", "turtle"):
+        return NO_DISPLAY
     if top in sys.modules:
         return hidden(sys.modules[top]) or version_of(top, error.name)
     if top.rstrip("s") in OWN_MODULES:
