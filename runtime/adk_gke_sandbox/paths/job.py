@@ -205,12 +205,8 @@ class _Sandbox:
                     break
                 except ClusterError as error:
                     if not transient(error) or attempt == DELETE_TRIES - 1:
-                        log.warning(
-                            "execution %s: %s. Its deadline and TTL remove it",
-                            self._name,
-                            error,
-                            extra={"execution": self._name, "invocation_id": self._tags.invocation_id},
-                        )
+                        told = {"execution": self._name, "invocation_id": self._tags.invocation_id}
+                        log.warning("execution %s: %s. Its deadline and TTL remove it", self._name, error, extra=told)
                         break
                     self._attempt.clock.sleep(backoff(error, attempt))
             done.set()
@@ -340,9 +336,8 @@ class _Sandbox:
         return diagnosis.never_scheduled(view, self._config.schedule_timeout_seconds, suspended=suspended)
 
     def _new_transcript(self) -> Transcript:
-        return Transcript(
-            self._nonce, file_count=self._request.limits.file_count, reply_bytes=self._request.reply_bytes
-        )
+        request = self._request
+        return Transcript(self._nonce, file_count=request.limits.file_count, reply_bytes=request.reply_bytes)
 
     def _path(self, group_version: str, plural: str, name: str = "", sub: str = "") -> str:
         return resource(group_version, plural, self._config.namespace, name, sub)
