@@ -129,6 +129,7 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
 def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], spent: int) -> Manifest:
     limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": config.ephemeral_storage}
     requests = {**limits, "cpu": config.cpu_requested, "memory": config.mem_requested}
+    user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), contracts.SANDBOX_UID)
     scratch = {"medium": "Memory", "sizeLimit": str(config.scratch_bytes)}
     return {
         "restartPolicy": "Never",
@@ -148,13 +149,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         "tolerations": [
             {key: value for key, value in toleration.model_dump().items() if value} for toleration in config.tolerations
         ],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": contracts.SANDBOX_UID,
-            "runAsGroup": contracts.SANDBOX_UID,
-            "fsGroup": contracts.SANDBOX_UID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {"runAsNonRoot": True, **user, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [
             {
                 "name": CONTAINER,
@@ -191,12 +186,5 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
 
 
 def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
-    return [
-        {
-            "configMap": {
-                "name": config_map_name(name, index),
-                "items": [{"key": key, "path": key if key in POD_FILES else f"request/{key}"} for key in data],
-            }
-        }
-        for index, data in enumerate(parts)
-    ]
+    files = [[{"key": key, "path": key if key in POD_FILES else f"request/{key}"} for key in data] for data in parts]
+    return [{"configMap": {"name": config_map_name(name, index), "items": items}} for index, items in enumerate(files)]
