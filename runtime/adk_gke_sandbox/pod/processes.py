@@ -182,14 +182,12 @@ def environment() -> dict[str, str]:
             os.symlink(os.path.join(shipped, name), os.path.join(home, "matplotlib", name))
     except OSError:
         pass
+    given = {name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")}
+    # Many images ask for unbuffered output, by which the lines of several processes are torn.
+    given.pop("PYTHONUNBUFFERED", None)
     return {
         "LANG": "C.UTF-8",
-        # Many images ask for unbuffered output, by which the lines of several processes are torn.
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("KUBERNETES_") and name != "PYTHONUNBUFFERED"
-        },
+        **given,
         "TMPDIR": temporary,
         "HOME": home,
         "USER": "sandbox",
