@@ -25,6 +25,7 @@ from adk_gke_sandbox.errors import AlreadyExists, ClusterError, Unreachable
 from adk_gke_sandbox.execution import Outcome, Reason, Request
 from adk_gke_sandbox.paths.attempt import Attempt, Interrupted, Stage, backoff, transient
 from adk_gke_sandbox.paths.pod_watch import REOPEN_SECONDS, PodWatch
+from adk_gke_sandbox.paths.reply import pump
 from adk_gke_sandbox.protocol import Transcript, encode_request, new_nonce
 
 log: Final = logging.getLogger("adk_gke_sandbox")
@@ -259,34 +260,28 @@ class _Sandbox:
 
     def _read_log(self, stream: Stream, pod: PodWatch) -> None:
         """Read a log until its reply ends, or the log does, or nothing more can be expected of it."""
-        seen, attempt = self._new_transcript(), self._attempt
-        opened = heard = attempt.clock.now()
+        seen = self._new_transcript()
+        opened = heard = self._attempt.clock.now()
+
+        def enough(arrived: bool) -> bool:
+            nonlocal heard
+            pod.look()
+            now = self._attempt.clock.now()
+            if arrived:
+                heard = now
+                if seen.kept_bytes > self._transcript.kept_bytes:
+                    self._attempt.progress()
+                return False
+            # It is silence that ends it: a long reply may still be on its way.
+            if pod.over and now > heard + LOG_SECONDS:
+                return True
+            over = self._attempt.program_deadline
+            silent = now > max(over, heard) + REREAD_SECONDS
+            return silent and opened < over + REREAD_SECONDS and self._attempt.has(Stage.STARTED)
+
         try:
-            while (chunk := stream.read()) is not None:
-                for number, output in seen.feed(chunk):
-                    attempt.tell(number, output)
-                if seen.started:
-                    attempt.reach(Stage.STARTED)
-                if seen.exited:
-                    attempt.reach(Stage.EXITED)
-                if seen.ended:
-                    return
-                pod.look()
-                now = attempt.clock.now()
-                if chunk:
-                    heard = now
-                    if seen.kept_bytes > self._transcript.kept_bytes:
-                        attempt.progress()
-                    attempt.check()
-                    continue
-                # It is silence that ends it: a long reply may still be on its way.
-                over = attempt.program_deadline
-                silent = now > max(over, heard) + REREAD_SECONDS and opened < over + REREAD_SECONDS
-                if (pod.over and now > heard + LOG_SECONDS) or (silent and attempt.has(Stage.STARTED)):
-                    return
-                attempt.wait()
+            pump(stream, seen, self._attempt, enough)
         finally:
-            stream.close()
             # A log that is read anew may know less: the pod may be going, its beginning may be gone.
             self._transcript = max(seen, self._transcript, key=_knowledge)
 

@@ -54,7 +54,9 @@ SYNTAX = (
     (r".*'unicodeescape' codec", "a backslash begins an escape: write r'...' around a path with backslashes"),
     (r".*('utf-8' codec|Non-UTF-8)", "the program is not valid UTF-8, as with half a character (a lone surrogate)"),
     (r".*(await|async).* outside", "put await into async def main(), and end with asyncio.run(main())"),
-    (r"text: (type \w+.*=|(def|class) \w+\[|except(\*| \w+,)|(match|case) .*:|[ft]['\"])|message: f-string", LATER),
+    (r"text: (type \w+.*=|(def|class) \w+\[|except(\*| \w+,)|(match|case) .*:|t['\"])", LATER),
+    # Until 3.12 an f-string could not have its own quotes inside, nor a backslash.
+    (r"message: f-string(: unmatched|: expecting| expression part)", LATER if sys.version_info < (3, 12) else ""),
 )
 """Hints on a syntax error, by its line or its message."""
 
@@ -107,7 +109,7 @@ def version_of(module: Any, missing: str) -> str:
     """Return that a package is there, in a version without what the program wants of it."""
     package = str(module).partition(".")[0]
     version = getattr(sys.modules.get(package), "__version__", None)
-    return f"this is {package} {version}, which has no {missing}; other versions have" if version else ""
+    return f"this is {package} {version}, which has no {missing}" if version else ""
 
 
 def missing_module(error: Any) -> str:
@@ -135,14 +137,18 @@ def failed_import(error: Any) -> str:
     """The module is there and does not work, or has no such name."""
     if "'headless' is currently running" in str(error):
         return NO_DISPLAY
+    if "pip" in str(error):
+        return f"{NO_INSTALL}. {packages()}"
     return hidden(sys.modules.get(error.name)) or version_of(error.name, f"such name: {error}")
 
 
 def missing_attribute(error: Any) -> str:
-    """The package is there in another version."""
+    """A column that a table does not have, or a name of another version of the package."""
     thing = getattr(error, "obj", None)
     if thing is None:
         return version_of(raised_in(error), "such attribute")
+    if is_table(thing):
+        return columns_of(thing)
     return version_of(thing.__name__ if isinstance(thing, type(sys)) else type(thing).__module__, error.name)
 
 
@@ -171,6 +177,10 @@ def missing_file(error: Any) -> str:
     name = os.fsdecode(error.filename)
     if raised_in(error) in ("subprocess._execute_child", "os._execvpe"):
         return missing_command(name)
+    shown = getattr(sys, "last_value", error)
+    if error is not shown and not raised_in(shown).startswith("__main__."):
+        # The library that has looked for it says what is wrong.
+        return ""
     folder, here = os.path.dirname(os.path.abspath(name)), os.getcwd()
     first = "" if os.path.isdir(folder) else f"there is no folder {folder}: make one below {here} with os.makedirs; "
     return f"{first}{FRESH}. In {here} there are: {listed(sorted(set(os.listdir()) - {'main.py'}))}"
@@ -195,7 +205,7 @@ def failed_command(error: Any) -> str:
 def not_writable(_: Any) -> str:
     """A place that is read-only, or belongs to somebody else."""
     places = f"{os.getcwd()} and {os.environ.get('TMPDIR')}"
-    return f"only {places} can be written: save under a relative name in the first, what is there comes back"
+    return f"only {places} can be written, and files of the system not all read: what is saved in the first comes back"
 
 
 def not_utf_8(error: Any) -> str:
@@ -205,11 +215,28 @@ def not_utf_8(error: Any) -> str:
 
 
 def missing_column(error: Any) -> str:
-    """A column that a table does not have."""
-    for table in [frame.f_locals.get("self") for frame in frames(error)]:
-        if type(table).__name__ == "DataFrame" and type(table).__module__.startswith("pandas"):
-            return f"the columns are: {listed(map(repr, table.columns[:200]))}"
-    return ""
+    """A column that a table does not have; rows are looked up by an indexer."""
+    used = [frame.f_locals.get("self") for frame in frames(error)]
+    table = next(filter(is_table, used), None)
+    return "" if table is None or any(type(it).__name__.endswith("Indexer") for it in used) else columns_of(table)
+
+
+def is_table(thing: Any) -> bool:
+    """Return whether something is a table of pandas."""
+    return type(thing).__name__ == "DataFrame" and type(thing).__module__.startswith("pandas")
+
+
+def columns_of(table: Any) -> str:
+    """Return the names of a table's columns."""
+    return f"the columns are: {listed(map(repr, table.columns[:200]))}"
+
+
+def missing_argument(error: Any) -> str:
+    """The program has looked for an argument of the command line."""
+    from traceback import extract_tb
+
+    line = extract_tb(error.__traceback__)[-1].line or ""
+    return "there are no arguments: give values instead" if "argv" in line and len(sys.argv) == 1 else ""
 
 
 RULES: tuple[tuple[str, Any], ...] = (
@@ -232,7 +259,7 @@ RULES: tuple[tuple[str, Any], ...] = (
     ("TimeoutError", lambda e: raised_in(e).partition(".")[0] in NETWORK_MODULES and NO_NETWORK),
     ("ConnectionRefusedError", NO_NETWORK),
     ("EOFError", lambda e: "reading a line" in str(e) and "standard input is empty: put the values into the program"),
-    ("IndexError", lambda e: "argv" in frames(e)[0].f_code.co_names and "there are no arguments: give values instead"),
+    ("IndexError", missing_argument),
     ("UnicodeDecodeError", not_utf_8),
     ("UnicodeEncodeError", lambda e: "surrogates" in e.reason and "the text has half a character (a lone surrogate)"),
     ("RecursionError", "calls are nested too deep: use a loop"),
