@@ -22,8 +22,7 @@ from adk_gke_sandbox.cli import exit_codes
 from adk_gke_sandbox.cli import main as cli
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CONFIG_MAPS, JOBS, PODS, Contract, Toleration
-from adk_gke_sandbox.execution import CODE_REASONS, Limits, Outcome, Reason
-from adk_gke_sandbox.sandbox import MARKERS
+from adk_gke_sandbox.execution import CODE_REASONS, MARKERS, Limits, Outcome, Reason
 from infra.admission.fields import rows as decisions
 from infra.admission.rules import rules
 

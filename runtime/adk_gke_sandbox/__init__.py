@@ -18,28 +18,9 @@ if TYPE_CHECKING:
 _HOMES = ("errors", "contract", "values", "execution", "config", "sandbox", "adk.plugin", "adk.executor")
 """Modules with the public names, those first that import the least."""
 
-__all__ = [
-    "CancelPlugin",
-    "ClusterError",
-    "ConfigError",
-    "Contract",
-    "ContractError",
-    "Ended",
-    "Event",
-    "ExecutionFailed",
-    "ExecutorConfig",
-    "File",
-    "GkeCodeExecutor",
-    "Limits",
-    "Outcome",
-    "Output",
-    "Reason",
-    "RunOptions",
-    "Sandbox",
-    "SandboxError",
-    "SecretKey",
-    "Started",
-]
+__all__ = ["CancelPlugin", "Contract", "ExecutorConfig", "GkeCodeExecutor", "RunOptions", "Sandbox", "SecretKey"]
+__all__ += ["Ended", "Event", "File", "Limits", "Outcome", "Output", "Reason", "Started"]
+__all__ += ["ClusterError", "ConfigError", "ContractError", "ExecutionFailed", "SandboxError"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,17 +20,7 @@ from adk_gke_sandbox.contract import GVISOR_TOLERATION, Contract, Toleration, lo
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.execution import File, Files, Limits, Request
 from adk_gke_sandbox.protocol import name_fault
-from adk_gke_sandbox.values import (
-    ReadOnly,
-    SecretKey,
-    check_env,
-    check_image,
-    check_labels,
-    check_name,
-    check_quantity,
-    quantity,
-    refuse_secrets,
-)
+from adk_gke_sandbox.values import ReadOnly, SecretKey, check_env, check_image, check_labels, check_name, quantity
 
 MIN_MEMORY_BYTES: Final = 128 * 1024 * 1024
 """Below this a Python interpreter under gVisor has no room for a program."""
@@ -61,7 +51,7 @@ def _checked(check: Callable[..., Any]) -> PlainValidator:
 
 _Name = Annotated[str, _checked(partial(check_name, characters_max=63))]
 _Subdomain = Annotated[str, _checked(partial(check_name, characters_max=253, dots=True))]
-_Quantity = Annotated[str, _checked(check_quantity)]
+_Quantity = Annotated[str, _checked(lambda text, setting: quantity(text, setting=setting) and text)]
 _Labels = Annotated[Mapping[str, str], _checked(check_labels)]
 _Seconds = Annotated[float, Field(strict=True, gt=0, le=86400, allow_inf_nan=False)]
 
@@ -172,7 +162,7 @@ class ExecutorConfig(BaseModel):
             raise self._config_error(error) from None
         if contract is None or not contract.secret_env:
             remedy = "Have the platform team set secretEnv in the stack's settings, and use from_contract()"
-            refuse_secrets(self.env, ", which only a stack's contract can allow", remedy)
+            _refuse_secrets(self.env, ", which only a stack's contract can allow", remedy)
         remedy = "Ask for less, or have the platform team raise the ceiling in the stack's settings"
         for setting, ceiling in _CEILINGS.items():
             if contract is not None:
@@ -189,10 +179,8 @@ class ExecutorConfig(BaseModel):
             return cause
         if first["type"] == "extra_forbidden" and where == first["loc"][0]:
             close = difflib.get_close_matches(where, cls.model_fields, n=1)
-            return ConfigError(
-                f"{cls.__name__} has no parameter {where!r}",
-                f"Did you mean {close[0]!r}?" if close else f"Parameters: {', '.join(sorted(cls.model_fields))}",
-            )
+            remedy = f"Did you mean {close[0]!r}?" if close else f"Parameters: {', '.join(sorted(cls.model_fields))}"
+            return ConfigError(f"{cls.__name__} has no parameter {where!r}", remedy)
         return ConfigError(f"{where}={first['input']!r}: {first['msg']}", "Correct the value")
 
     @model_validator(mode="after")
@@ -210,10 +198,8 @@ class ExecutorConfig(BaseModel):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            raise ConfigError(
-                f"{type(self).__name__}.{name} cannot be assigned: settings are checked once and then fixed",
-                f"Make a new one, for example by model_copy(update={{{name!r}: ...}})",
-            )
+            cause = f"{type(self).__name__}.{name} cannot be assigned: settings are checked once and then fixed"
+            raise ConfigError(cause, f"Make a new one, for example by model_copy(update={{{name!r}: ...}})")
         super().__setattr__(name, value)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -286,7 +272,7 @@ class ExecutorConfig(BaseModel):
             cause = f"the input files are {size} bytes, and the working directory has room for {self.scratch_bytes}"
             raise ConfigError(cause, "Send less, or raise scratch_limit or mem_limit")
         own = check_env(env or {})
-        refuse_secrets(own, " for one execution alone", "Give it to the executor, whose env goes into the pod")
+        _refuse_secrets(own, " for one execution alone", "Give it to the executor, whose env goes into the pod")
         return Request(
             code=code,
             files=inputs,
@@ -338,6 +324,16 @@ def _number(value: str | float, setting: str) -> Decimal:
     return quantity(value, setting=setting) if isinstance(value, str) else Decimal(value)
 
 
+def _refuse_secrets(env: Mapping[str, str | SecretKey], where: str, remedy: str) -> None:
+    """Take an environment without values from Secrets.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if names := [name for name, value in env.items() if isinstance(value, SecretKey)]:
+        raise ConfigError(f"env takes {', '.join(names)} from a Secret{where}", remedy)
+
+
 def _check_files(files: Files) -> tuple[File, ...]:
     """Return input files that can lie in the working directory together, beside the program.
 
@@ -360,7 +356,6 @@ def _check_files(files: Files) -> tuple[File, ...]:
         taken[file.name] = "another input file has this name"
     for name in taken:
         if clash := taken.keys() & set(map(str, PurePosixPath(name).parents)):
-            raise ConfigError(
-                f"{clash.pop()!r} is a file, and the folder of the input file {name!r}", "Rename one of them"
-            )
+            cause = f"{clash.pop()!r} is a file, and the folder of the input file {name!r}"
+            raise ConfigError(cause, "Rename one of them")
     return found

@@ -187,19 +187,16 @@ def parse(document: str | bytes | Mapping[str, Any], *, source: str = "contract"
         remedy = "Write it with `adk-gke-sandbox contract pull`"
         raise ContractError(f"{source} is not JSON of a contract: {error}", remedy) from error
     if (version := data.get("schema_version")) != SCHEMA_VERSION:
-        raise ContractError(
-            f"{source} has schema version {version!r}; this package reads version {SCHEMA_VERSION}",
-            "Install the adk-gke-sandbox release that matches the stack, or run `pulumi up` with this one",
-        )
+        cause = f"{source} has schema version {version!r}; this package reads version {SCHEMA_VERSION}"
+        remedy = "Install the adk-gke-sandbox release that matches the stack, or run `pulumi up` with this one"
+        raise ContractError(cause, remedy)
     try:
         return Contract.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ContractError(
-            f"{source}: {where}: {first['msg']}",
-            "The stack and this package do not match: pull the contract again, or install the matching release",
-        ) from error
+        remedy = "The stack and this package do not match: pull the contract again, or install the matching release"
+        raise ContractError(f"{source}: {where}: {first['msg']}", remedy) from error
 
 
 def local_stack() -> Path:

@@ -35,12 +35,16 @@ UNPRINTABLE: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of controls, surrogates, and separators of lines and paragraphs."""
 
 
-def visible(text: str) -> str:
-    """Return one line of text in which control characters and line separators are written as escapes."""
-    return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in UNPRINTABLE else character
-        for character in text
-    )
+def visible(text: str, escaped: frozenset[str] = UNPRINTABLE, plain: frozenset[str] = frozenset()) -> str:
+    """Return text in which the characters of some categories are written as escapes, the bell as ``x07``.
+
+    Args:
+        text: Of one line, unless line ends are plain.
+        escaped: Unicode categories.
+        plain: Characters of them that stay.
+    """
+    hidden = {c: c.encode("unicode_escape").decode() for c in {*text} - plain if unicodedata.category(c) in escaped}
+    return text.translate(str.maketrans(hidden))
 
 
 def _line(characters: int) -> AfterValidator:

@@ -111,10 +111,8 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(f"limits.{limit.name}={value!r} is out of range", f"Give {least} to {most}")
         if (kept := self.stdout_bytes + self.stderr_bytes) > OUTPUT_BYTES_MAX:
-            raise ConfigError(
-                f"limits.stdout_bytes and limits.stderr_bytes together are {kept}",
-                f"Keep them below {OUTPUT_BYTES_MAX}: a reply has 8 MiB. Let programs write large results to files",
-            )
+            remedy = f"Keep them below {OUTPUT_BYTES_MAX}: a reply has 8 MiB. Let programs write large results to files"
+            raise ConfigError(f"limits.stdout_bytes and limits.stderr_bytes together are {kept}", remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

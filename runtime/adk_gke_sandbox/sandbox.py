@@ -31,9 +31,7 @@ from adk_gke_sandbox.cluster.manifests import Tags
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
 from adk_gke_sandbox.errors import ConfigError
-from adk_gke_sandbox.execution import MARKERS as MARKERS
 from adk_gke_sandbox.execution import Ended, Event, Files, Limits, Outcome, Reason, Request
-from adk_gke_sandbox.execution import failure_line as failure_line
 from adk_gke_sandbox.paths import job
 from adk_gke_sandbox.paths.attempt import TICK_SECONDS, Attempt, Clock, Interrupted
 from adk_gke_sandbox.values import check_name
@@ -73,7 +71,7 @@ class Sandbox:
             clock: Time; that of this machine when ``None``.
         """
         self.config = config
-        self._clock = clock
+        self._clock = clock or Clock()
         self._lock = threading.Lock()
         self._cluster: api.Cluster | None = None
 
@@ -143,9 +141,7 @@ class Sandbox:
         Raises:
             ConfigError: an argument that cannot work. Nothing has been run then.
         """
-        request = self.config.request(
-            code, files=files, argv=argv, env=env or {}, limits=limits, first_figure=first_figure
-        )
+        request = self.config.request(code, files=files, argv=argv, env=env, limits=limits, first_figure=first_figure)
         tags = Tags(labels=self.config.labels_with(labels), invocation_id=invocation_id)
         attempt = Attempt(
             schedule_seconds=self.config.schedule_timeout_seconds,
@@ -263,12 +259,11 @@ class Sandbox:
         return job.run(cluster, self.config, request, attempt, name=name, tags=tags)
 
     def _connected(self) -> api.Cluster:
-        if (found := self._cluster) is None:
+        if self._cluster is None:
             with self._lock:
-                found = self._cluster
-                if found is None:
-                    found = self._cluster = api.connect(self.config.kubeconfig_path, self.config.kubeconfig_context)
-        return found
+                if self._cluster is None:
+                    self._cluster = api.connect(self.config.kubeconfig_path, self.config.kubeconfig_context)
+        return self._cluster
 
     def close(self) -> None:
         """Close idle connections. The next execution opens others, to the same server as the same user."""

@@ -43,21 +43,22 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
         ended_ns: When it ended, nanoseconds since the epoch.
         invocation_id: ADK's invocation; empty outside of ADK.
     """
-    _trace(outcome, config, ended_ns, invocation_id)
-    _measure(outcome, config)
-    failed = _failed(outcome.reason)
+    reason, failed = outcome.reason.value, _failed(outcome.reason)
+    by = {f"{SCOPE}.reason": reason, f"{SCOPE}.launch": outcome.launch, "k8s.namespace.name": config.namespace}
+    _trace(outcome, config, by, ended_ns, invocation_id)
+    _measure(outcome, by)
     told = outcome.message and failed and outcome.reason not in _QUOTING
     log.log(
         logging.WARNING if failed else logging.INFO,
         "execution %s: %s in %.2f s%s",
         outcome.name,
-        outcome.reason.value,
+        reason,
         outcome.timings.total,
         f" ({outcome.message})" if told else "",
         extra={
             "execution": outcome.name,
             "invocation_id": invocation_id,
-            "reason": outcome.reason.value,
+            "reason": reason,
             "launch": outcome.launch,
             "namespace": config.namespace,
             "timings": asdict(outcome.timings),
@@ -67,13 +68,13 @@ def record(outcome: Outcome, config: ExecutorConfig, *, ended_ns: int, invocatio
     )
 
 
-def _trace(outcome: Outcome, config: ExecutorConfig, ended_ns: int, invocation_id: str) -> None:
+def _trace(outcome: Outcome, config: ExecutorConfig, by: Mapping[str, str], ended_ns: int, invocation_id: str) -> None:
     tracer = trace.get_tracer(SCOPE)
     at = ended_ns - _ns(outcome.timings.total)
     failed = _failed(outcome.reason)
     image, tag, digest = _image(config.image)
     attributes: dict[str, str | int | float | list[str] | None] = {
-        "k8s.namespace.name": config.namespace,
+        **by,
         "k8s.job.name": outcome.name,
         # https://opentelemetry.io/docs/specs/semconv/registry/attributes/container/
         "container.image.name": image,
@@ -83,8 +84,6 @@ def _trace(outcome: Outcome, config: ExecutorConfig, ended_ns: int, invocation_i
         "error.type": outcome.reason.value if failed else None,
         # As on ADK's own spans (https://github.com/google/adk-python/blob/main/src/google/adk/telemetry/tracing.py).
         "gcp.vertex.agent.invocation_id": invocation_id or None,
-        f"{SCOPE}.reason": outcome.reason.value,
-        f"{SCOPE}.launch": outcome.launch,
         f"{SCOPE}.cpu.time": outcome.cpu_seconds,
         f"{SCOPE}.memory.peak": outcome.peak_memory_bytes,
     }
@@ -100,13 +99,8 @@ def _trace(outcome: Outcome, config: ExecutorConfig, ended_ns: int, invocation_i
     span.end(ended_ns)
 
 
-def _measure(outcome: Outcome, config: ExecutorConfig) -> None:
+def _measure(outcome: Outcome, by: Mapping[str, str]) -> None:
     executions, duration, phase_duration = _instruments()
-    by = {
-        f"{SCOPE}.reason": outcome.reason.value,
-        f"{SCOPE}.launch": outcome.launch,
-        "k8s.namespace.name": config.namespace,
-    }
     executions.add(1, by)
     duration.record(outcome.timings.total, by)
     for phase, seconds in _phases(outcome.timings).items():

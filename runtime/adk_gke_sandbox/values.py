@@ -55,9 +55,8 @@ class ReadOnly(dict[str, Any]):
     """A mapping that stays as it was checked; copies and pickles are the same."""
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise ConfigError(
-            "settings are checked once and then fixed", "Make a new one, for example by model_copy(update=...)"
-        )
+        remedy = "Make a new one, for example by model_copy(update=...)"
+        raise ConfigError("settings are checked once and then fixed", remedy)
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -78,21 +77,9 @@ def quantity(text: str, *, setting: str) -> Decimal:
     if match := _QUANTITY.fullmatch(text) if isinstance(text, str) else None:
         value = min(Decimal(match[1]).scaleb(int(match[2] or 0)) * _FACTORS[match[3] or ""], _QUANTITY_MAX)
     if value <= 0:
-        raise ConfigError(
-            f"{setting}={text!r} is not a Kubernetes quantity",
-            'Write for example "500m" or "2" for CPU, "512Mi" or "1Gi" for memory',
-        )
+        remedy = 'Write for example "500m" or "2" for CPU, "512Mi" or "1Gi" for memory'
+        raise ConfigError(f"{setting}={text!r} is not a Kubernetes quantity", remedy)
     return value
-
-
-def check_quantity(text: str, *, setting: str) -> str:
-    """Return the text of a Kubernetes quantity.
-
-    Raises:
-        ConfigError: not a positive quantity.
-    """
-    quantity(text, setting=setting)
-    return text
 
 
 def check_name(
@@ -105,10 +92,8 @@ def check_name(
     """
     parts = name.split(".") if dots and isinstance(name, str) else [name]
     if not isinstance(name, str) or not all(map(_NAME.fullmatch, parts)) or len(name) > characters_max:
-        raise ConfigError(
-            f"{setting}={name!r} is not a Kubernetes name",
-            f"Use 1 to {characters_max} lower-case letters, digits and '-'; begin and end with a letter or digit",
-        )
+        remedy = f"Use 1 to {characters_max} lower-case letters, digits and '-'; begin and end with a letter or digit"
+        raise ConfigError(f"{setting}={name!r} is not a Kubernetes name", remedy)
     return name
 
 
@@ -131,10 +116,8 @@ def check_labels(labels: Mapping[str, str], *, setting: str = "labels") -> dict[
     """
     for key, value in _items(labels, setting):
         if not isinstance(value, str) or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
-            raise ConfigError(
-                f"{setting} has {key!r}={value!r}, which is not a Kubernetes label",
-                "Use letters, digits, '-', '_' and '.', at most 63, beginning and ending with a letter or digit",
-            )
+            remedy = "Use letters, digits, '-', '_' and '.', at most 63, beginning and ending with a letter or digit"
+            raise ConfigError(f"{setting} has {key!r}={value!r}, which is not a Kubernetes label", remedy)
         if key in _OWN_LABELS:
             raise ConfigError(f"{setting} has {key!r}, by which executions are found", "Choose another name for it")
     return ReadOnly(labels)
@@ -171,30 +154,16 @@ def check_env(env: Mapping[str, str | SecretKey], *, setting: str = "env") -> di
     """
     for name, value in _items(env, setting):
         if not name or "=" in name or not _encodes(name):
-            raise ConfigError(
-                f"{setting} has {name!r}, which is not the name of a variable",
-                "Use letters, digits and '_'; there can be no '=' and no NUL in it",
-            )
+            remedy = "Use letters, digits and '_'; there can be no '=' and no NUL in it"
+            raise ConfigError(f"{setting} has {name!r}, which is not the name of a variable", remedy)
         if isinstance(value, SecretKey):
             if not _CONTAINER_ENV_NAME.fullmatch(name) or RUNNERS_OWN_ENV.fullmatch(name):
-                raise ConfigError(
-                    f"{setting} has {name!r}, which cannot come from a Secret",
-                    "Choose another name: Kubernetes takes letters, digits, '_', '-' and '.', and the runner sets "
-                    "some itself",
-                )
+                takes = "Kubernetes takes letters, digits, '_', '-' and '.', and the runner sets some itself"
+                cause = f"{setting} has {name!r}, which cannot come from a Secret"
+                raise ConfigError(cause, f"Choose another name: {takes}")
         elif not isinstance(value, str) or not _encodes(value):
             raise ConfigError(f"{setting} has no text for {name!r}", "Give a string without NUL characters")
     return ReadOnly(env)
-
-
-def refuse_secrets(env: Mapping[str, str | SecretKey], where: str, remedy: str) -> None:
-    """Take an environment without values from Secrets.
-
-    Raises:
-        ConfigError: there are some.
-    """
-    if names := [name for name, value in env.items() if isinstance(value, SecretKey)]:
-        raise ConfigError(f"env takes {', '.join(names)} from a Secret{where}", remedy)
 
 
 def _items(given: Any, setting: str) -> Iterable[tuple[str, Any]]:

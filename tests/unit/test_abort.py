@@ -15,7 +15,7 @@ import pytest
 
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.execution import File, Reason
-from adk_gke_sandbox.paths.attempt import SystemClock
+from adk_gke_sandbox.paths.attempt import Clock
 from adk_gke_sandbox.sandbox import Sandbox
 from tests.unit.fake_api import STARTED, FakeApi, Fault, eventually, run
 
@@ -48,7 +48,7 @@ class Caller:
 
 @pytest.fixture(autouse=True)
 def real_time(api: FakeApi) -> None:
-    api.clock = SystemClock()
+    api.clock = Clock()
 
 
 def deleted_at(api: FakeApi) -> list[float]:

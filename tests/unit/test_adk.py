@@ -175,7 +175,7 @@ def test_output_that_is_not_shown_in_full_is_kept_as_files_on_request() -> None:
 @pytest.mark.parametrize(
     ("printed", "shown"),
     [
-        (b"\r 10%\r 20%\r100%\ndone\r\n", "100%\ndone\n"),
+        (b"\r 10%\r 20%\r100%\ndone\r\n", "100% [2 earlier states of this line left out]\ndone\n"),
         (b"bar 99%\r        \r\n", "bar 99%\n"),
         (b"\x1b[31mred\x1b[0m \x1b]8;;http://a\x1b\\link\x1b]8;;\x07\n", "red link\n"),
     ],

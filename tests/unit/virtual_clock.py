@@ -6,11 +6,13 @@ import threading
 import time
 from typing import Final
 
+from adk_gke_sandbox.paths.attempt import Clock
+
 SPEED: Final = 10
 """How much faster it is than real time, which threads that answer need."""
 
 
-class VirtualClock:
+class VirtualClock(Clock):
     """Time of the thread that made it. Other threads wait for real, and their waiting moves nothing."""
 
     def __init__(self) -> None:

@@ -14,8 +14,7 @@ from adk_gke_sandbox.adk.names import artifact_names, storable, storable_json
 from adk_gke_sandbox.adk.texts import as_shown, cut, listed
 from adk_gke_sandbox.config import RESULT_CHARACTERS
 from adk_gke_sandbox.decoder import visible
-from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason
-from adk_gke_sandbox.sandbox import failure_line
+from adk_gke_sandbox.execution import CODE_REASONS, File, Outcome, Reason, failure_line
 
 ONE_LINE_RESULTS: Final = ("__shell_result__", "__ADK_SKILL_GENERATED_FILES__")
 """What programs of ADK's ``SkillToolset`` contain. They print their result as one long line: cut, it would be lost
@@ -78,11 +77,9 @@ def to_result(
     most_of_stdout = max(room - most_of_stderr, room - len(stderr))
     advice = _ADVICE
     if keep_as is not None and len(stdout) + len(stderr) > room:
-        streams = {
-            f"{name}_{keep_as}.txt": getattr(outcome, name) for name in ("stdout", "stderr") if getattr(outcome, name)
-        }
-        kept = artifact_names([*names, *streams])[len(names) :]
-        files += [AdkFile(name=name, content=content) for name, content in zip(kept, streams.values(), strict=True)]
+        printed = [name for name in ("stdout", "stderr") if getattr(outcome, name)]
+        kept = artifact_names([*names, *(f"{name}_{keep_as}.txt" for name in printed)])[len(names) :]
+        files += [AdkFile(name=name, content=getattr(outcome, of)) for name, of in zip(kept, printed, strict=True)]
         advice = f"all of it is in {' and '.join(kept)}"
     stdout = cut(stdout, most_of_stdout, advice)
     stderr = _part("stderr", cut(stderr, most_of_stderr, advice, head=0.25))
@@ -135,10 +132,9 @@ def _notes(outcome: Outcome, names: Sequence[str], code: str, printed: str, most
             yield _NO_INPUT
         if names:
             yield f"[files saved: {listed(names, most)}]\n"
+    pairs = zip(outcome.files, names, strict=True)
     renamed = [
-        f"{visible(file.name)[-_NAME_CHARACTERS:]} was saved as {name}"
-        for file, name in zip(outcome.files, names, strict=True)
-        if file.name != name
+        f"{visible(file.name)[-_NAME_CHARACTERS:]} was saved as {name}" for file, name in pairs if file.name != name
     ]
     if renamed:
         yield f"[{listed(renamed, most)}]\n"

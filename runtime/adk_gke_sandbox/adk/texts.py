@@ -22,7 +22,9 @@ def as_shown(text: str) -> str:
 
 def _last_state(line: str) -> str:
     # A bar that clears itself leaves blanks; what it showed before says more.
-    return next((state for state in reversed(line.split("\r")) if state.strip()), "")
+    *earlier, last = [state for state in line.split("\r") if state.strip()] or [""]
+    # The text may be no bar, but lines that end as those of old files do.
+    return f"{last} [{len(earlier)} earlier states of this line left out]" if earlier else last
 
 
 def cut(text: str, most: int, advice: str, *, head: float = 0.5) -> str:

@@ -10,7 +10,6 @@ import codecs
 import os
 import secrets
 import tempfile
-import unicodedata
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, TextIO
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from adk_gke_sandbox import telemetry
+from adk_gke_sandbox.decoder import visible
 from adk_gke_sandbox.errors import SandboxError
 from adk_gke_sandbox.execution import File, Timings
 
@@ -82,7 +82,7 @@ class Stream:
             text = self._held + self._decoder.decode(data, last)
             # It may be the first half of a line's end.
             self._held = "\r" if text.endswith("\r") and not last else ""
-            data = without_control(text.removesuffix(self._held)).encode()
+            data = visible(text.removesuffix(self._held).replace("\r\n", "\n"), _STEERING, _PLAIN).encode()
         try:
             self._target.write(data)
             self._target.flush()
@@ -97,16 +97,6 @@ def close(stream: IO[Any]) -> None:
     # https://docs.python.org/3/library/signal.html#note-on-sigpipe
     with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
-
-
-def without_control(text: str) -> str:
-    """Return text in which everything that steers a terminal is written as an escape, the bell as ``x07``."""
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in _STEERING and character not in _PLAIN
-        else character
-        for character in text.replace("\r\n", "\n")
-    )
 
 
 def prepare(folder: Path) -> None:

@@ -16,8 +16,8 @@ from adk_gke_sandbox.cli.exit_codes import EXIT_OUTPUT, EXIT_SIGNAL, exit_code
 from adk_gke_sandbox.cli.options import ContractOption, NoContractOption, TextOption, executor_config
 from adk_gke_sandbox.cli.output import ERR, Stream, fail, note, phases, prepare, write
 from adk_gke_sandbox.errors import ConfigError, SandboxError
-from adk_gke_sandbox.execution import Ended, Event, File, Outcome, Output, Reason
-from adk_gke_sandbox.sandbox import Sandbox, failure_line
+from adk_gke_sandbox.execution import Ended, Event, File, Outcome, Output, Reason, failure_line
+from adk_gke_sandbox.sandbox import Sandbox
 
 
 def run(

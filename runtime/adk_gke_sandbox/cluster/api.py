@@ -29,6 +29,7 @@ T = TypeVar("T")
 Answer = urllib3.BaseHTTPResponse
 Body = Mapping[str, Any] | None
 Query = Mapping[str, str] | None
+Use = Callable[[Answer], T]
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
@@ -132,7 +133,7 @@ class Cluster:
         """Close idle connections."""
         self._client.rest_client.pool_manager.clear()
 
-    def _call(self, use: Callable[[Answer], T], verb: str, path: str, *given: Any) -> T:
+    def _call(self, use: Use[T], verb: str, path: str, *given: Any) -> T:
         """Return what is made of the answer to a call; refused credentials are renewed once.
 
         Kubeconfig plugins and mounted tokens live shorter than executors.
@@ -159,13 +160,7 @@ class Cluster:
             self._renewals += 1
 
     def _call_once(
-        self,
-        use: Callable[[Answer], T],
-        verb: str,
-        path: str,
-        body: Body = None,
-        query: Query = None,
-        accept: str = _JSON,
+        self, use: Use[T], verb: str, path: str, body: Body = None, query: Query = None, accept: str = _JSON
     ) -> T:
         target = _target(path, body)
         settings = self._client.configuration

@@ -133,7 +133,5 @@ def _naming(source: str) -> Iterator[None]:
         yield
     # A broken file makes the client raise whatever its lines run into.
     except Exception as error:
-        raise ConfigError(
-            f"cannot use {source}: {cause(error)}",
-            "Give kubeconfig_path and kubeconfig_context of a cluster you can reach",
-        ) from error
+        remedy = "Give kubeconfig_path and kubeconfig_context of a cluster you can reach"
+        raise ConfigError(f"cannot use {source}: {cause(error)}", remedy) from error

@@ -58,52 +58,29 @@ def lost_early(pod: PodView | None, *, last: bool = True) -> Diagnosis:
     if pod is not None and pod.pushed_out:
         return replace(_pushed_out(pod), again=proven, may_have_begun=not proven)
     if pod is not None and pod.phase == "Failed" and not pod.deleting:
-        return Diagnosis(
-            Reason.SANDBOX_LOST,
-            f"the pod failed before its container was seen running: {_line(pod.message) or pod.reason}",
-            may_have_begun=not proven,
-        )
-    return Diagnosis(
-        Reason.SANDBOX_LOST,
-        "the pod was deleted by someone else before it was seen running. "
-        "Look for what drains nodes or deletes pods there",
-        again=proven,
-        may_have_begun=not proven,
-    )
+        text = f"the pod failed before its container was seen running: {_line(pod.message) or pod.reason}"
+        return Diagnosis(Reason.SANDBOX_LOST, text, may_have_begun=not proven)
+    cause = "the pod was deleted by someone else before it was seen running"
+    text = f"{cause}. Look for what drains nodes or deletes pods there"
+    return Diagnosis(Reason.SANDBOX_LOST, text, again=proven, may_have_begun=not proven)
 
 
 def before_start(pod: PodView, *, image: str) -> Diagnosis | None:
     """Return what keeps a pod's container from starting."""
-    if pod.waiting_reason in _IMAGE_FATAL or (
-        pod.waiting_reason in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)
-    ):
-        return Diagnosis(
-            Reason.IMAGE_UNAVAILABLE,
-            f"the node cannot get the image {image}: {_line(pod.waiting_message) or pod.waiting_reason}. "
-            "Check the name, that it was pushed, and that the nodes may read its registry",
-        )
-    if pod.waiting_reason in _IMAGE_WAITS:
-        return Diagnosis(
-            Reason.IMAGE_UNAVAILABLE,
-            f"the image {image} could not be pulled in time: "
-            f"{_line(pod.waiting_message) or pod.waiting_reason}. Check that the nodes reach its registry",
-            final=False,
-        )
-    if pod.waiting_reason in _CONTAINER_FATAL:
-        return Diagnosis(
-            Reason.SANDBOX_LOST,
-            f"the container could not be created: {_line(pod.waiting_message) or pod.waiting_reason}. "
-            "Check the image and the namespace's configuration",
-            # A start that timed out may have taken effect.
-            may_have_begun=pod.created,
-        )
+    why, said = pod.waiting_reason, _line(pod.waiting_message) or pod.waiting_reason
+    if why in _IMAGE_FATAL or (why in _IMAGE_WAITS and _PULL_REFUSED.search(pod.waiting_message)):
+        remedy = "Check the name, that it was pushed, and that the nodes may read its registry"
+        return Diagnosis(Reason.IMAGE_UNAVAILABLE, f"the node cannot get the image {image}: {said}. {remedy}")
+    if why in _IMAGE_WAITS:
+        text = f"the image {image} could not be pulled in time: {said}. Check that the nodes reach its registry"
+        return Diagnosis(Reason.IMAGE_UNAVAILABLE, text, final=False)
+    if why in _CONTAINER_FATAL:
+        text = f"the container could not be created: {said}. Check the image and the namespace's configuration"
+        # A start that timed out may have taken effect.
+        return Diagnosis(Reason.SANDBOX_LOST, text, may_have_begun=pod.created)
     if pod.unscheduled:
-        return Diagnosis(
-            Reason.UNSCHEDULABLE,
-            f"no node took the pod: {_line(pod.unscheduled)}. "
-            "Check the size and taints of the gVisor node pool against the executor's requests",
-            final=False,
-        )
+        remedy = "Check the size and taints of the gVisor node pool against the executor's requests"
+        return Diagnosis(Reason.UNSCHEDULABLE, f"no node took the pod: {_line(pod.unscheduled)}. {remedy}", final=False)
     return None
 
 
@@ -121,9 +98,8 @@ def never_scheduled(pod: PodView | None, waited_seconds: float, *, suspended: bo
 
 def never_began() -> Diagnosis:
     """Return what to say when the container runs and the program in it does not start in time."""
-    return Diagnosis(
-        Reason.SANDBOX_LOST, "the container runs but the program did not start in time. Check the load of its node"
-    )
+    text = "the container runs but the program did not start in time. Check the load of its node"
+    return Diagnosis(Reason.SANDBOX_LOST, text)
 
 
 def aborted() -> Diagnosis:
@@ -133,53 +109,39 @@ def aborted() -> Diagnosis:
 
 def overran(timeout_seconds: float) -> Diagnosis:
     """Return what to say when the program's time is over and the runner has not said so itself."""
-    return Diagnosis(
-        Reason.DEADLINE_EXCEEDED,
-        f"the program was killed after {timeout_seconds:g} s. Do less, or raise timeout_seconds",
-    )
+    text = f"the program was killed after {timeout_seconds:g} s. Do less, or raise timeout_seconds"
+    return Diagnosis(Reason.DEADLINE_EXCEEDED, text)
 
 
 def late_reply() -> Diagnosis:
     """Return what to say when a reply is still on its way after all the time that a call may take."""
-    return Diagnosis(
-        Reason.REPLY_INCOMPLETE,
-        "the rest of the reply did not arrive in time. Check the network to the API server, or return less",
-    )
+    text = "the rest of the reply did not arrive in time. Check the network to the API server, or return less"
+    return Diagnosis(Reason.REPLY_INCOMPLETE, text)
 
 
 def no_answer(host: str, waited_seconds: float) -> Diagnosis:
     """Return what it means that the API server keeps a create call waiting until the schedule deadline."""
-    return Diagnosis(
-        Reason.API_UNAVAILABLE,
-        f"the API server {host} did not answer within schedule_timeout_seconds={waited_seconds:g}. "
-        "Check its load and the network to it",
-    )
+    cause = f"the API server {host} did not answer within schedule_timeout_seconds={waited_seconds:g}"
+    return Diagnosis(Reason.API_UNAVAILABLE, f"{cause}. Check its load and the network to it")
 
 
 def no_credentials(waited_seconds: float) -> Diagnosis:
     """Return what it means that the kubeconfig's plugin keeps the connection waiting until the schedule deadline."""
-    return Diagnosis(
-        Reason.API_UNAVAILABLE,
-        f"reading the kubeconfig, or the plugin that it names, took longer than schedule_timeout_seconds="
-        f"{waited_seconds:g}. Run its command in a shell to see what it waits for",
-    )
+    waited = f"longer than schedule_timeout_seconds={waited_seconds:g}"
+    cause = f"reading the kubeconfig, or the plugin that it names, took {waited}"
+    return Diagnosis(Reason.API_UNAVAILABLE, f"{cause}. Run its command in a shell to see what it waits for")
 
 
 def too_large(size_bytes: int, most_bytes: int) -> Diagnosis:
     """Return what it means that a request document does not fit."""
-    return Diagnosis(
-        Reason.REQUEST_TOO_LARGE,
-        f"code and input files make a request of {size_bytes / 2**20:.1f} MiB (files count 4/3 of their size) "
-        f"and {most_bytes / 2**20:.1f} MiB is the most. Send smaller files",
-    )
+    cause = f"code and input files make a request of {size_bytes / 2**20:.1f} MiB (files count 4/3 of their size)"
+    text = f"{cause} and {most_bytes / 2**20:.1f} MiB is the most. Send smaller files"
+    return Diagnosis(Reason.REQUEST_TOO_LARGE, text)
 
 
 def _pushed_out(pod: PodView) -> Diagnosis:
-    return Diagnosis(
-        Reason.EVICTED,
-        f"the node pushed the pod out: {_line(pod.disruption or pod.message) or pod.reason}. "
-        "Run it again; check the node's memory and disk if it happens often",
-    )
+    cause = f"the node pushed the pod out: {_line(pod.disruption or pod.message) or pod.reason}"
+    return Diagnosis(Reason.EVICTED, f"{cause}. Run it again; check the node's memory and disk if it happens often")
 
 
 def from_event(event: Mapping[str, Any], *, runtime_class: str | None) -> Diagnosis | None:
@@ -199,21 +161,17 @@ def from_event(event: Mapping[str, Any], *, runtime_class: str | None) -> Diagno
         )
     if reason == "FailedCreate":
         return refused_pod(message)
-    what = _EVENTS.get(str(reason))
-    return Diagnosis(what[0], f"{what[1]}: {message}. {what[2]}", final=False) if what else None
+    if reason not in _EVENTS:
+        return None
+    cause, remedy = _EVENTS[reason]
+    return Diagnosis(Reason.UNSCHEDULABLE, f"{cause}: {message}. {remedy}", final=False)
 
 
-_EVENTS: Final[Mapping[str, tuple[Reason, str, str]]] = {
-    "FailedCreatePodSandBox": (
-        Reason.UNSCHEDULABLE,
-        "the node could not make the pod's sandbox",
-        "Check the container runtime and the network plugin of the node",
-    ),
-    "FailedMount": (
-        Reason.UNSCHEDULABLE,
-        "the node could not mount a volume of the pod",
-        "Check that nobody deletes ConfigMaps in the namespace",
-    ),
+_SANDBOX_REMEDY: Final = "Check the container runtime and the network plugin of the node"
+_MOUNT_REMEDY: Final = "Check that nobody deletes ConfigMaps in the namespace"
+_EVENTS: Final = {
+    "FailedCreatePodSandBox": ("the node could not make the pod's sandbox", _SANDBOX_REMEDY),
+    "FailedMount": ("the node could not mount a volume of the pod", _MOUNT_REMEDY),
 }
 """Events of a pod that often pass, by reason: what to say of them at the schedule deadline."""
 
@@ -221,32 +179,23 @@ _EVENTS: Final[Mapping[str, tuple[Reason, str, str]]] = {
 def refused_pod(event_message: str) -> Diagnosis:
     """Return why the Job controller could not create the pod, from its ``FailedCreate`` event."""
     message = _line(event_message)
-    quota = _LIVE_QUOTA.search(message)
-    if quota:
-        return Diagnosis(
-            Reason.QUOTA_EXCEEDED,
-            f"the quota {quota[1]!r} has no room for the pod: {message}. "
-            "Wait for other executions to end, or have the platform team raise it",
-            final=False,
-        )
-    return Diagnosis(
-        Reason.ADMISSION_DENIED,
-        f"the cluster refused the pod: {message}. "
-        "Compare the executor's settings with the stack's: `adk-gke-sandbox contract show`",
-        # Pods that are created at the same moment race for the quota's record; the Job controller tries again.
-        final="the object has been modified" not in message,
-    )
+    if quota := _LIVE_QUOTA.search(message):
+        remedy = "Wait for other executions to end, or have the platform team raise it"
+        text = f"the quota {quota[1]!r} has no room for the pod: {message}. {remedy}"
+        return Diagnosis(Reason.QUOTA_EXCEEDED, text, final=False)
+    remedy = "Compare the executor's settings with the stack's: `adk-gke-sandbox contract show`"
+    # Pods that are created at the same moment race for the quota's record; the Job controller tries again.
+    final = "the object has been modified" not in message
+    return Diagnosis(Reason.ADMISSION_DENIED, f"the cluster refused the pod: {message}. {remedy}", final=final)
 
 
 def refused_call(error: ClusterError, *, namespace: str) -> Diagnosis:
     """Return what a refused or unanswered API call means for the execution."""
     reason, remedy = Reason.API_UNAVAILABLE, ""
     if isinstance(error, Unauthorized):
-        return Diagnosis(
-            reason,
-            "the API server does not accept the credentials (401): the token has expired or its ServiceAccount is "
-            "gone. Mint a new kubeconfig, or run `pulumi up` again",
-        )
+        cause = "the API server does not accept the credentials (401)"
+        remedy = "Mint a new kubeconfig, or run `pulumi up` again"
+        return Diagnosis(reason, f"{cause}: the token has expired or its ServiceAccount is gone. {remedy}")
     if isinstance(error, NotFound):
         remedy = f"Check that the namespace {namespace!r} exists: `pulumi up` makes it"
     elif isinstance(error, Forbidden) and "exceeded quota" in error.message:
@@ -287,15 +236,11 @@ def after_start(pod: PodView | None, *, deleted: bool = False) -> Diagnosis:
     if pod is None or deleted or pod.deleting:
         return Diagnosis(Reason.SANDBOX_LOST, "the pod was deleted by someone else while the program ran")
     if pod.terminated_reason == "OOMKilled":
-        return Diagnosis(
-            Reason.MEMORY_LIMIT, "the sandbox was killed at its memory limit. Use less, or raise mem_limit"
-        )
+        text = "the sandbox was killed at its memory limit. Use less, or raise mem_limit"
+        return Diagnosis(Reason.MEMORY_LIMIT, text)
     if pod.exit_code == 137:
-        return Diagnosis(
-            Reason.SANDBOX_LOST,
-            "the program, or all of the sandbox, was killed (exit code 137), often for memory. "
-            "Use less memory, or raise mem_limit",
-        )
+        cause = "the program, or all of the sandbox, was killed (exit code 137), often for memory"
+        return Diagnosis(Reason.SANDBOX_LOST, f"{cause}. Use less memory, or raise mem_limit")
     detail = pod.terminated_message or pod.terminated_reason or pod.message or pod.phase
     code = "" if pod.exit_code is None else f" with exit code {pod.exit_code}"
     return Diagnosis(Reason.SANDBOX_LOST, f"the sandbox ended{code} without a result: {_line(detail) or 'no detail'}")

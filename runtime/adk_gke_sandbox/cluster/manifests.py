@@ -7,15 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from adk_gke_sandbox import contract as contracts
 from adk_gke_sandbox.config import ExecutorConfig
-from adk_gke_sandbox.contract import (
-    APP_LABEL,
-    APP_NAME,
-    EXECUTION_LABEL,
-    INVOCATION_ANNOTATION,
-    MANAGED_BY_LABEL,
-    SANDBOX_UID,
-)
 from adk_gke_sandbox.values import SecretKey
 
 Manifest = dict[str, Any]
@@ -67,7 +60,8 @@ NO_TAGS: Final = Tags()
 
 def labels(name: str, tags: Tags) -> dict[str, str]:
     """Return the labels of every object of the execution ``name``; ours cannot be replaced."""
-    return {**tags.labels, APP_LABEL: APP_NAME, MANAGED_BY_LABEL: APP_NAME, EXECUTION_LABEL: name}
+    own = {contracts.APP_LABEL: contracts.APP_NAME, contracts.MANAGED_BY_LABEL: contracts.APP_NAME}
+    return {**tags.labels, **own, contracts.EXECUTION_LABEL: name}
 
 
 def split_request(document: bytes, runner: Mapping[str, str]) -> list[dict[str, str]]:
@@ -115,7 +109,7 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
         tags: Labels and annotations of the caller.
     """
     spent = math.ceil(config.schedule_timeout_seconds + config.timeout_seconds)
-    annotations = {INVOCATION_ANNOTATION: tags.invocation_id} if tags.invocation_id else {}
+    annotations = {contracts.INVOCATION_ANNOTATION: tags.invocation_id} if tags.invocation_id else {}
     metadata = {"labels": labels(name, tags), "annotations": annotations}
     return {
         "apiVersion": "batch/v1",
@@ -135,6 +129,7 @@ def job(config: ExecutorConfig, name: str, parts: list[dict[str, str]], tags: Ta
 def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], spent: int) -> Manifest:
     limits = {"cpu": config.cpu_limit, "memory": config.mem_limit, "ephemeral-storage": config.ephemeral_storage}
     requests = {**limits, "cpu": config.cpu_requested, "memory": config.mem_requested}
+    user = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), contracts.SANDBOX_UID)
     scratch = {"medium": "Memory", "sizeLimit": str(config.scratch_bytes)}
     return {
         "restartPolicy": "Never",
@@ -154,13 +149,7 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
         "tolerations": [
             {key: value for key, value in toleration.model_dump().items() if value} for toleration in config.tolerations
         ],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": SANDBOX_UID,
-            "runAsGroup": SANDBOX_UID,
-            "fsGroup": SANDBOX_UID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": {"runAsNonRoot": True, **user, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [
             {
                 "name": CONTAINER,
@@ -197,12 +186,5 @@ def _pod_spec(config: ExecutorConfig, name: str, parts: list[dict[str, str]], sp
 
 
 def _sources(name: str, parts: list[dict[str, str]]) -> list[Manifest]:
-    return [
-        {
-            "configMap": {
-                "name": config_map_name(name, index),
-                "items": [{"key": key, "path": key if key in POD_FILES else f"request/{key}"} for key in data],
-            }
-        }
-        for index, data in enumerate(parts)
-    ]
+    files = [[{"key": key, "path": key if key in POD_FILES else f"request/{key}"} for key in data] for data in parts]
+    return [{"configMap": {"name": config_map_name(name, index), "items": items}} for index, items in enumerate(files)]

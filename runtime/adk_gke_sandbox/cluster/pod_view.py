@@ -74,23 +74,10 @@ def view(pod: Mapping[str, Any]) -> PodView:
     state = container.get("state") or {}
     waiting = state.get("waiting") or {}
     terminated = state.get("terminated") or {}
-    unscheduled = next(
-        (
-            condition.get("message", "")
-            for condition in status.get("conditions") or []
-            if condition.get("type") == "PodScheduled" and condition.get("status") == "False"
-        ),
-        "",
-    )
-    disruption = next(
-        (
-            condition.get("message") or condition.get("reason") or "no detail"
-            for condition in status.get("conditions") or []
-            # https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
-            if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True"
-        ),
-        "",
-    )
+    conditions = {(found.get("type"), found.get("status")): found for found in status.get("conditions") or []}
+    # https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
+    disrupted = conditions.get(("DisruptionTarget", "True"), {})
+    disruption = disrupted and (disrupted.get("message") or disrupted.get("reason") or "no detail")
     created = any(container.get(field) for field in ("containerID", "restartCount", "lastState"))
     return PodView(
         name=pod["metadata"]["name"],
@@ -98,7 +85,7 @@ def view(pod: Mapping[str, Any]) -> PodView:
         phase=status.get("phase", ""),
         reason=status.get("reason", ""),
         message=status.get("message", ""),
-        unscheduled=unscheduled,
+        unscheduled=conditions.get(("PodScheduled", "False"), {}).get("message", ""),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         running="running" in state,
@@ -108,7 +95,7 @@ def view(pod: Mapping[str, Any]) -> PodView:
         reported=bool(container),
         created=created or bool(terminated.get("startedAt")),
         deleting=bool(pod["metadata"].get("deletionTimestamp")),
-        disruption=disruption,
+        disruption=disruption or "",
     )
 
 

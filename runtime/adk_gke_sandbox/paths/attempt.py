@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from itertools import count, pairwise
-from typing import Any, Final, Protocol, TypeVar
+from itertools import pairwise
+from typing import Any, Final, TypeVar
 
 from adk_gke_sandbox.errors import ClusterError, Conflict, Gone, Unreachable
 from adk_gke_sandbox.execution import Event, Output, Started, Timings
@@ -44,21 +45,8 @@ _jitter: Final = random.SystemRandom()
 """Apart from the shared generator of ``random``, which the application may have seeded."""
 
 
-class Clock(Protocol):
-    """Time, and the only ways to wait."""
-
-    def now(self) -> float:
-        """Return seconds that never go back."""
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait until an event is set, or the seconds are over; return whether it is set."""
-
-    def sleep(self, seconds: float) -> None:
-        """Wait for some time."""
-
-
-class SystemClock:
-    """The time of this machine."""
+class Clock:
+    """The time of this machine, and the only ways to wait."""
 
     def now(self) -> float:
         """Return seconds that never go back."""
@@ -110,64 +98,44 @@ class Interrupted(Exception):
         self.aborted = aborted
 
 
+@dataclass(kw_only=True, eq=False)
 class Attempt:
     """The clock, the deadlines and the progress of one attempt; every wait and every call goes through it.
 
     Attributes:
-        wake: Set by streams when there is something to read.
+        schedule_seconds: Time for everything before the program starts.
+        program_seconds: Time of the program.
+        aborted: Asked every 0.2 s; true interrupts.
+        on_event: Told of the program's start and of its output, once each. Must not block.
+        clock: Time.
+        begin: When the schedule timeout began, on the clock; ``None`` means now.
         answered: Whether the API server has ever answered.
         trouble: The error of the last call, if it failed.
+        wake: Set by streams when there is something to read.
     """
 
-    def __init__(
-        self,
-        *,
-        schedule_seconds: float,
-        program_seconds: float,
-        aborted: Callable[[], bool] = lambda: False,
-        on_event: Callable[[Event], object] = lambda _: None,
-        clock: Clock | None = None,
-        begin: float | None = None,
-    ) -> None:
-        """Begin an attempt.
+    schedule_seconds: float
+    program_seconds: float
+    aborted: Callable[[], bool]
+    on_event: Callable[[Event], object] = lambda _: None
+    clock: Clock = field(default_factory=Clock)
+    begin: float | None = None
+    answered: bool = False
+    trouble: ClusterError | None = field(default=None, init=False)
+    wake: threading.Event = field(default_factory=threading.Event, init=False)
 
-        Args:
-            schedule_seconds: Time for everything before the program starts.
-            program_seconds: Time of the program.
-            aborted: Asked every 0.2 s; true interrupts.
-            on_event: Told of the program's start and of its output, once each. Must not block.
-            clock: Time; that of this machine when ``None``.
-            begin: When the schedule timeout began, on the clock; ``None`` means now.
-        """
-        self.clock: Clock = clock or SystemClock()
-        self.wake = threading.Event()
-        self.answered = False
-        self.trouble: ClusterError | None = None
-        self._begin = self.clock.now() if begin is None else begin
-        self._schedule_seconds = schedule_seconds
-        self._program_seconds = program_seconds
-        self._aborted = aborted
-        self._on_event = on_event
+    def __post_init__(self) -> None:
+        self._begin = self._progress = self.clock.now() if self.begin is None else self.begin
+        self._reached = {Stage.BEGUN: self._begin}
         self._told = -1
-        self._reached: dict[Stage, float] = {Stage.BEGUN: self._begin}
-        self._progress = self._begin
 
     def again(self) -> Attempt:
         """Return the next attempt at the same execution; the schedule timeout goes on."""
-        other = Attempt(
-            schedule_seconds=self._schedule_seconds,
-            program_seconds=self._program_seconds,
-            aborted=self._aborted,
-            on_event=self._on_event,
-            clock=self.clock,
-            begin=self._begin,
-        )
-        other.answered = self.answered
-        return other
+        return replace(self, begin=self._begin)
 
     def question(self, seconds: float) -> Attempt:
         """Return an attempt for one more call to the API server, with a deadline of its own and the same caller."""
-        return Attempt(schedule_seconds=seconds, program_seconds=0, aborted=self._aborted, clock=self.clock)
+        return Attempt(schedule_seconds=seconds, program_seconds=0, aborted=self.aborted, clock=self.clock)
 
     # Progress
 
@@ -187,11 +155,11 @@ class Attempt:
             output: What it brought, if that is output.
         """
         if self._told < 0:
-            self._on_event(Started())
+            self.on_event(Started())
         if number > self._told:
             self._told = number
             if output is not None:
-                self._on_event(output)
+                self.on_event(output)
 
     def progress(self) -> None:
         """Note that a part of the reply has arrived, so that its rest is worth waiting for."""
@@ -220,14 +188,14 @@ class Attempt:
     @property
     def schedule_deadline(self) -> float:
         """When the program must have started, on the clock."""
-        return self._begin + self._schedule_seconds
+        return self._begin + self.schedule_seconds
 
     @property
     def deadline(self) -> float:
         """When the attempt is given up, on the clock; what runs in the pod keeps the program's own timeout."""
         if not self.has(Stage.STARTED):
             return self.schedule_deadline + (START_SECONDS if self.has(Stage.RUNNING) else 0)
-        last = self.schedule_deadline + self._program_seconds + CALL_SECONDS
+        last = self.schedule_deadline + self.program_seconds + CALL_SECONDS
         return min(max(self.program_deadline, self._progress) + REPLY_SECONDS, last)
 
     @property
@@ -238,7 +206,7 @@ class Attempt:
     @property
     def program_deadline(self) -> float:
         """When the program's time is over, on the clock."""
-        return self._reached.get(Stage.STARTED, self._begin) + self._program_seconds
+        return self._reached.get(Stage.STARTED, self._begin) + self.program_seconds
 
     def check(self) -> None:
         """Look at the caller and at the clock.
@@ -246,7 +214,7 @@ class Attempt:
         Raises:
             Interrupted: the caller gave up, or the deadline has passed.
         """
-        if self._aborted():
+        if self.aborted():
             raise Interrupted(aborted=True)
         if self.clock.now() > self.deadline:
             raise Interrupted(aborted=False)
@@ -287,21 +255,19 @@ class Attempt:
             ClusterError: the cluster refuses, or the deadline leaves no time for another try.
             Interrupted: the caller gave up, or the deadline has passed.
         """
-        for attempt in count():
+        tries = 0
+        while True:
             try:
                 answer = self.interruptible(call, undo)
             except ClusterError as error:
-                self.answered = self.answered or error.status is not None
-                self.trouble = error
-                wait = backoff(error, attempt)
+                self.answered, self.trouble = self.answered or error.status is not None, error
+                wait, tries = backoff(error, tries), tries + 1
                 if not transient(error) or self.clock.now() + wait > self._until(error):
                     raise
                 self.pause(wait)
             else:
-                self.answered = True
-                self.trouble = None
+                self.answered, self.trouble = True, None
                 return answer
-        raise AssertionError("the loop has no end")
 
     def _until(self, error: ClusterError) -> float:
         """Return until when a call that failed like this is tried again, on the clock."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files as package_files
 from itertools import count
@@ -52,13 +51,7 @@ SANDBOXES_MAX: Final = 3
 
 
 def run(
-    cluster: Cluster,
-    config: ExecutorConfig,
-    request: Request,
-    attempt: Attempt,
-    *,
-    name: str,
-    tags: manifests.Tags = manifests.NO_TAGS,
+    cluster: Cluster, config: ExecutorConfig, request: Request, attempt: Attempt, *, name: str, tags: manifests.Tags
 ) -> Outcome:
     """Run a request in a Job of its own and leave nothing behind.
 
@@ -85,46 +78,43 @@ def run(
     return outcome
 
 
+@dataclass(eq=False)
 class _Sandbox:
     """One Job and its pod, while they last."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        config: ExecutorConfig,
-        request: Request,
-        attempt: Attempt,
-        name: str,
-        tags: manifests.Tags,
-    ) -> None:
-        self._cluster = cluster
-        self._config = config
-        self._request = request
-        self._attempt = attempt
-        self._name = name
-        self._tags = tags
-        self._nonce = new_nonce()
-        self._creator = new_nonce()
+    _cluster: Cluster
+    _config: ExecutorConfig
+    _request: Request
+    _attempt: Attempt
+    _name: str
+    _tags: manifests.Tags
+    _nonce: str = field(default_factory=new_nonce)
+    _creator: str = field(default_factory=new_nonce)
+    _job_may_exist: bool = False
+    _delete_seconds: float = DELETE_SECONDS
+    _pod: PodWatch | None = None
+    replaceable: bool = False
+
+    def __post_init__(self) -> None:
         self._transcript = self._new_transcript()
-        self._job_may_exist = False
-        self._delete_seconds = DELETE_SECONDS
-        self._pod: PodWatch | None = None
-        self.replaceable = False
 
     def run(self) -> Outcome:
         """Run the request; see the module's ``run``."""
-        found: Diagnosis | None = None
-        with self._deleted_in_the_end():
-            try:
-                found = self._submit()
-                if found is None:
-                    pod = self._pod = PodWatch(self._cluster, self._config, self._attempt, self._name)
-                    with closing(pod):
-                        found = pod.wait_until_running() or self._collect(pod)
-            except Interrupted as interruption:
-                found = self._interrupted(aborted=interruption.aborted)
-            except ClusterError as error:
-                found = diagnosis.refused_call(error, namespace=self._config.namespace)
+        try:
+            found = self._submit()
+            if found is None:
+                pod = self._pod = PodWatch(self._cluster, self._config, self._attempt, self._name)
+                with closing(pod):
+                    found = pod.wait_until_running() or self._collect(pod)
+        except Interrupted as interruption:
+            found = self._interrupted(aborted=interruption.aborted)
+        except ClusterError as error:
+            found = diagnosis.refused_call(error, namespace=self._config.namespace)
+        finally:
+            self._attempt.reach(Stage.COLLECTED)
+            if self._job_may_exist:
+                self._delete()
+            self._attempt.reach(Stage.DELETED)
         self.replaceable = found is not None and found.again
         return self._outcome(found)
 
@@ -164,8 +154,8 @@ class _Sandbox:
     def _create_job(self, manifest: dict[str, Any]) -> str:
         tries = count(1)
         metadata = manifest["metadata"]
-        annotations = {**metadata["annotations"], CREATOR_ANNOTATION: self._creator}
-        manifest = {**manifest, "metadata": {**metadata, "annotations": annotations}}
+        # The pod's are the same object.
+        metadata["annotations"] = {**metadata["annotations"], CREATOR_ANNOTATION: self._creator}
 
         def create() -> str:
             first = next(tries) == 1
@@ -173,11 +163,8 @@ class _Sandbox:
             try:
                 made = self._cluster.request("create", self._path("batch/v1", "jobs"), body=manifest)
             except AlreadyExists:
-                if first:
-                    self._job_may_exist = False
-                    raise
                 # The answer to an earlier try may have been lost; or somebody has chosen the same name.
-                made = self._cluster.request("get", self._job_path)
+                made = {} if first else self._cluster.request("get", self._job_path)
                 annotations = (made.get("metadata") or {}).get("annotations") or {}
                 if annotations.get(CREATOR_ANNOTATION) != self._creator:
                     self._job_may_exist = False
@@ -208,16 +195,6 @@ class _Sandbox:
 
         self._attempt.call(create)
 
-    @contextmanager
-    def _deleted_in_the_end(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._attempt.reach(Stage.COLLECTED)
-            if self._job_may_exist:
-                self._delete()
-            self._attempt.reach(Stage.DELETED)
-
     def _delete(self) -> None:
         """Delete the Job. If the API server cannot be reached, the Job's own deadline and TTL remove it."""
         done = threading.Event()
@@ -229,12 +206,8 @@ class _Sandbox:
                     break
                 except ClusterError as error:
                     if not transient(error) or attempt == DELETE_TRIES - 1:
-                        log.warning(
-                            "execution %s: %s. Its deadline and TTL remove it",
-                            self._name,
-                            error,
-                            extra={"execution": self._name, "invocation_id": self._tags.invocation_id},
-                        )
+                        told = {"execution": self._name, "invocation_id": self._tags.invocation_id}
+                        log.warning("execution %s: %s. Its deadline and TTL remove it", self._name, error, extra=told)
                         break
                     self._attempt.clock.sleep(backoff(error, attempt))
             done.set()
@@ -345,28 +318,21 @@ class _Sandbox:
             return diagnosis.lost_early(view, last=False)
         if self._pod is not None and self._pod.waits_for is not None:
             return self._pod.waits_for
+        job: dict[str, Any] = {}
         try:
-            suspended = view is None and self._is_suspended()
-        except Interrupted:
-            return self._interrupted(aborted=True)
+            if view is None:
+                job = attempt.question(SUSPENDED_SECONDS).interruptible(
+                    lambda: self._cluster.request("get", self._job_path)
+                )
+        except (ClusterError, Interrupted) as error:
+            if isinstance(error, Interrupted) and error.aborted:
+                return self._interrupted(aborted=True)
+        suspended = (job.get("spec") or {}).get("suspend") is True
         return diagnosis.never_scheduled(view, self._config.schedule_timeout_seconds, suspended=suspended)
 
-    def _is_suspended(self) -> bool:
-        question = self._attempt.question(SUSPENDED_SECONDS)
-        try:
-            job = question.interruptible(lambda: self._cluster.request("get", self._job_path))
-        except ClusterError:
-            return False
-        except Interrupted as interruption:
-            if interruption.aborted:
-                raise
-            return False
-        return (job.get("spec") or {}).get("suspend") is True
-
     def _new_transcript(self) -> Transcript:
-        return Transcript(
-            self._nonce, file_count=self._request.limits.file_count, reply_bytes=self._request.reply_bytes
-        )
+        request = self._request
+        return Transcript(self._nonce, file_count=request.limits.file_count, reply_bytes=request.reply_bytes)
 
     def _path(self, group_version: str, plural: str, name: str = "", sub: str = "") -> str:
         return resource(group_version, plural, self._config.namespace, name, sub)

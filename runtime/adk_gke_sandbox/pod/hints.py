@@ -7,7 +7,7 @@ Standard library only, any CPython from 3.8 on.
 """
 
 # pathlib would be an import to pay for.
-# ruff: noqa: PTH100, PTH109, PTH112, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH109, PTH112, PTH119, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ CHARACTERS = 900
 LISTED_CHARACTERS = 600
 """What names in it may take."""
 
+LATER = f"this is Python {sys.version.split()[0]}: syntax that came with a later version does not work"
 NOTEBOOK = "this is plain Python, no notebook: leave out lines with % or !, get_ipython and display; print the results"
 NO_NETWORK = (
     "this sandbox could not reach the network, nor will it at a second try: work with the files in the working "
@@ -53,10 +54,9 @@ SYNTAX = (
     (r".*'unicodeescape' codec", "a backslash begins an escape: write r'...' around a path with backslashes"),
     (r".*('utf-8' codec|Non-UTF-8)", "the program is not valid UTF-8, as with half a character (a lone surrogate)"),
     (r".*(await|async).* outside", "put await into async def main(), and end with asyncio.run(main())"),
-    (
-        r"text: (type \w+.*=|(def|class) \w+\[|except\*|except \w+,|match .*:|case .*:|[ft]['\"])|message: f-string",
-        f"this is Python {sys.version.split()[0]}: syntax that came with a later version does not work",
-    ),
+    (r"text: (type \w+.*=|(def|class) \w+\[|except(\*| \w+,)|(match|case) .*:|t['\"])", LATER),
+    # Until 3.12 an f-string could not have its own quotes inside, nor a backslash.
+    (r"message: f-string(: unmatched|: expecting| expression part)", LATER if sys.version_info < (3, 12) else ""),
 )
 """Hints on a syntax error, by its line or its message."""
 
@@ -66,11 +66,9 @@ def hint_for(error: Any) -> str:
     for _ in range(20):
         for kind in type(error).__mro__:
             name = f"{kind.__module__}.{kind.__qualname__}".replace("builtins.", "", 1)
-            for known, holds, what in RULES:
-                if known == name and (holds is None or holds(error)):
-                    line = what if isinstance(what, str) else what(error)
-                    if line:
-                        return " ".join(line.split())[:CHARACTERS]
+            for line in (what if isinstance(what, str) else what(error) for known, what in RULES if known == name):
+                if line:
+                    return " ".join(line.split())[:CHARACTERS]
         group = getattr(error, "exceptions", None)
         error = group[0] if group else error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if error is None:
@@ -94,11 +92,10 @@ def raised_in(error: Any) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names in a row, and how many more there are."""
-    text, left = "", list(names)
-    while left and len(text) + len(left[0]) < LISTED_CHARACTERS:
-        text += f", {left.pop(0)}"
-    return text[2:] + (f" and {len(left)} more" if left else "") or "none"
+    """Return names in a row, as many as there is room for."""
+    from textwrap import shorten
+
+    return shorten(", ".join(names) or "none", LISTED_CHARACTERS, placeholder=" and more")
 
 
 def packages() -> str:
@@ -112,7 +109,7 @@ def version_of(module: Any, missing: str) -> str:
     """Return that a package is there, in a version without what the program wants of it."""
     package = str(module).partition(".")[0]
     version = getattr(sys.modules.get(package), "__version__", None)
-    return f"this is {package} {version}, which has no {missing}; other versions have" if version else ""
+    return f"this is {package} {version}, which has no {missing}" if version else ""
 
 
 def missing_module(error: Any) -> str:
@@ -124,8 +121,6 @@ def missing_module(error: Any) -> str:
         return NO_DISPLAY
     if top in sys.modules:
         return hidden(sys.modules[top]) or version_of(top, error.name)
-    if top in getattr(sys, "stdlib_module_names", ()):
-        return f"the Python of this image comes without {top}"
     if top.rstrip("s") in OWN_MODULES:
         return f"there is no {top}.py: {FRESH}. Put its code into this program. {packages()}"
     return f"{top} is not in this image, and {NO_INSTALL}. {packages()}" if top else ""
@@ -142,16 +137,18 @@ def failed_import(error: Any) -> str:
     """The module is there and does not work, or has no such name."""
     if "'headless' is currently running" in str(error):
         return NO_DISPLAY
-    if "cannot open shared object file" in str(error):
-        return "a library of the system that this package needs is not in this image: do without the package"
+    if "pip" in str(error):
+        return f"{NO_INSTALL}. {packages()}"
     return hidden(sys.modules.get(error.name)) or version_of(error.name, f"such name: {error}")
 
 
 def missing_attribute(error: Any) -> str:
-    """The package is there in another version."""
+    """A column that a table does not have, or a name of another version of the package."""
     thing = getattr(error, "obj", None)
     if thing is None:
         return version_of(raised_in(error), "such attribute")
+    if is_table(thing):
+        return columns_of(thing)
     return version_of(thing.__name__ if isinstance(thing, type(sys)) else type(thing).__module__, error.name)
 
 
@@ -170,17 +167,9 @@ def unknown_name(error: Any) -> str:
         return NOTEBOOK
     if name in ("true", "false", "null"):
         return "true, false and null are JSON: Python's are True, False and None; json.loads reads a text"
-    called = frames(error)
-    if called[0].f_globals is not main or called[-1].f_globals is not main:
+    if any(frames(error)[end].f_globals is not main for end in (0, -1)):
         return ""
-    import _symtable  # type: ignore[import-not-found]
-
-    with open(called[-1].f_code.co_filename, "rb") as source:
-        flags = _symtable.symtable(source.read(), "main.py", "exec").symbols.get(name, 0)
-    # By an assignment or an import, but too late.
-    if flags & (2 | 128):
-        return ""
-    return f"this program does not define {name}: variables, functions and imports of earlier runs are gone"
+    return f"there is no {name} at this point: variables, functions and imports of earlier runs are gone"
 
 
 def missing_file(error: Any) -> str:
@@ -188,11 +177,13 @@ def missing_file(error: Any) -> str:
     name = os.fsdecode(error.filename)
     if raised_in(error) in ("subprocess._execute_child", "os._execvpe"):
         return missing_command(name)
-    folder = os.path.dirname(os.path.abspath(name))
-    prefix = (
-        "" if os.path.isdir(folder) else f"there is no folder {folder}: make one below {os.getcwd()} with os.makedirs; "
-    )
-    return f"{prefix}{FRESH}. In {os.getcwd()} there are: {listed(sorted(set(os.listdir()) - {'main.py'}))}"
+    shown = getattr(sys, "last_value", error)
+    if error is not shown and not raised_in(shown).startswith("__main__."):
+        # The library that has looked for it says what is wrong.
+        return ""
+    folder, here = os.path.dirname(os.path.abspath(name)), os.getcwd()
+    first = "" if os.path.isdir(folder) else f"there is no folder {folder}: make one below {here} with os.makedirs; "
+    return f"{first}{FRESH}. In {here} there are: {listed(sorted(set(os.listdir()) - {'main.py'}))}"
 
 
 def missing_command(name: str) -> str:
@@ -214,7 +205,7 @@ def failed_command(error: Any) -> str:
 def not_writable(_: Any) -> str:
     """A place that is read-only, or belongs to somebody else."""
     places = f"{os.getcwd()} and {os.environ.get('TMPDIR')}"
-    return f"only {places} can be written: save under a relative name in the first, what is there comes back"
+    return f"only {places} can be written, and files of the system not all read: what is saved in the first comes back"
 
 
 def not_utf_8(error: Any) -> str:
@@ -224,42 +215,58 @@ def not_utf_8(error: Any) -> str:
 
 
 def missing_column(error: Any) -> str:
-    """A column that a table does not have."""
-    for table in [frame.f_locals.get("self") for frame in frames(error)]:
-        if type(table).__name__ == "DataFrame" and type(table).__module__.startswith("pandas"):
-            return f"the columns are: {listed(map(repr, table.columns[:200]))}"
-    return ""
+    """A column that a table does not have; rows are looked up by an indexer."""
+    used = [frame.f_locals.get("self") for frame in frames(error)]
+    table = next(filter(is_table, used), None)
+    return "" if table is None or any(type(it).__name__.endswith("Indexer") for it in used) else columns_of(table)
 
 
-RULES: tuple[tuple[str, Any, Any], ...] = (
-    ("ModuleNotFoundError", None, missing_module),
-    ("ImportError", lambda e: type(e) is ImportError, failed_import),
-    ("AttributeError", None, missing_attribute),
-    ("SyntaxError", lambda e: not str(e.filename).startswith("<"), syntax),
-    ("NameError", lambda e: type(e) is NameError, unknown_name),
-    ("FileNotFoundError", lambda e: isinstance(e.filename, (str, bytes)), missing_file),
-    ("subprocess.CalledProcessError", None, failed_command),
-    ("KeyError", lambda e: raised_in(e) == "os.__getitem__", "a sandbox has no environment variables of its caller"),
-    ("KeyError", None, missing_column),
-    ("OSError", lambda e: e.errno == errno.EROFS, not_writable),
-    ("OSError", lambda e: raised_in(e).endswith(".check_parent_directory"), "make the folder with os.makedirs"),
-    ("PermissionError", lambda e: e.filename, not_writable),
-    ("PermissionError", None, "there are no special rights here: ports below 1024 and devices are out of reach"),
-    ("sqlite3.OperationalError", lambda e: "unable to open" in str(e) or "readonly" in str(e), not_writable),
-    ("socket.gaierror", None, NO_NETWORK),
-    ("socket.timeout", None, NO_NETWORK),
-    ("TimeoutError", lambda e: raised_in(e).partition(".")[0] in NETWORK_MODULES, NO_NETWORK),
-    ("ConnectionRefusedError", None, NO_NETWORK),
-    ("OSError", lambda e: e.errno in NETWORK_ERRORS, NO_NETWORK),
-    ("EOFError", lambda e: "reading a line" in str(e), "standard input is empty: put the values into the program"),
-    ("IndexError", lambda e: "argv" in frames(e)[0].f_code.co_names, "there are no arguments: put the values into it"),
-    ("UnicodeDecodeError", None, not_utf_8),
-    ("UnicodeEncodeError", lambda e: "surrogates" in e.reason, "the text has half a character (a lone surrogate)"),
-    ("RecursionError", None, "calls are nested too deep: use a loop"),
-    ("concurrent.futures.process.BrokenProcessPool", None, "a process was killed, often for memory: use fewer"),
-    ("_tkinter.TclError", None, NO_DISPLAY),
-    ("ValueError", lambda e: "matplotlib.animation" in sys.modules and raised_in(e)[:4] == "PIL.", NO_FFMPEG),
-    ("locale.Error", None, "this image has no such locale, C.UTF-8 is there: format numbers and dates by hand"),
-    ("zoneinfo._common.ZoneInfoNotFoundError", None, "there is no such time zone; names are like Europe/Berlin"),
+def is_table(thing: Any) -> bool:
+    """Return whether something is a table of pandas."""
+    return type(thing).__name__ == "DataFrame" and type(thing).__module__.startswith("pandas")
+
+
+def columns_of(table: Any) -> str:
+    """Return the names of a table's columns."""
+    return f"the columns are: {listed(map(repr, table.columns[:200]))}"
+
+
+def missing_argument(error: Any) -> str:
+    """The program has looked for an argument of the command line."""
+    from traceback import extract_tb
+
+    line = extract_tb(error.__traceback__)[-1].line or ""
+    return "there are no arguments: give values instead" if "argv" in line and len(sys.argv) == 1 else ""
+
+
+RULES: tuple[tuple[str, Any], ...] = (
+    ("ModuleNotFoundError", missing_module),
+    ("ImportError", lambda e: type(e) is ImportError and failed_import(e)),
+    ("AttributeError", missing_attribute),
+    ("SyntaxError", lambda e: not str(e.filename).startswith("<") and syntax(e)),
+    ("NameError", lambda e: type(e) is NameError and unknown_name(e)),
+    ("FileNotFoundError", lambda e: isinstance(e.filename, (str, bytes)) and missing_file(e)),
+    ("subprocess.CalledProcessError", failed_command),
+    ("KeyError", lambda e: raised_in(e) == "os.__getitem__" and "a sandbox has no environment variables of its caller"),
+    ("KeyError", missing_column),
+    ("OSError", lambda e: e.errno == errno.EROFS and not_writable(e)),
+    ("OSError", lambda e: e.errno in NETWORK_ERRORS and NO_NETWORK),
+    ("PermissionError", lambda e: e.filename and not_writable(e)),
+    ("PermissionError", "there are no special rights here: ports below 1024 and devices are out of reach"),
+    ("sqlite3.OperationalError", lambda e: ("unable to open" in str(e) or "readonly" in str(e)) and not_writable(e)),
+    ("socket.gaierror", NO_NETWORK),
+    ("socket.timeout", NO_NETWORK),
+    ("TimeoutError", lambda e: raised_in(e).partition(".")[0] in NETWORK_MODULES and NO_NETWORK),
+    ("ConnectionRefusedError", NO_NETWORK),
+    ("EOFError", lambda e: "reading a line" in str(e) and "standard input is empty: put the values into the program"),
+    ("IndexError", missing_argument),
+    ("UnicodeDecodeError", not_utf_8),
+    ("UnicodeEncodeError", lambda e: "surrogates" in e.reason and "the text has half a character (a lone surrogate)"),
+    ("RecursionError", "calls are nested too deep: use a loop"),
+    ("concurrent.futures.process.BrokenProcessPool", "a process was killed, often for memory: use fewer"),
+    ("_tkinter.TclError", NO_DISPLAY),
+    ("ValueError", lambda e: "matplotlib.animation" in sys.modules and raised_in(e)[:4] == "PIL." and NO_FFMPEG),
+    ("locale.Error", "this image has no such locale, C.UTF-8 is there: format numbers and dates by hand"),
+    ("zoneinfo._common.ZoneInfoNotFoundError", "there is no such time zone; names are like Europe/Berlin"),
 )
-"""The type of an exception or of one above it, a condition, and the hint or what returns it; the first one is given."""
+"""The type of an exception or of one above it, and the hint or what returns it; the first one is given."""

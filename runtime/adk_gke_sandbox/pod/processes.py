@@ -29,14 +29,11 @@ else:
 
     from frames import PROGRAM, write_all
 
-GO = b"!"
 POD = os.path.dirname(os.path.abspath(__file__))
 """Where the programs of the pod lie."""
 
-WORKER = os.path.join(POD, "worker.py")
-
 START_SECONDS = 120
-"""How long the worker's interpreter and its preloaded imports may take to come up."""
+"""How long the worker's interpreter may take to come up."""
 
 STACK_BYTES = 2 * 1024 * 1024
 """Stack of a thread that asks for no size: the usual 8 MiB count as memory, used or not.
@@ -75,7 +72,7 @@ class Worker:
         ended: When it ended.
     """
 
-    def __init__(self, env: dict[str, str], preload: tuple[str, ...]) -> None:
+    def __init__(self, env: dict[str, str]) -> None:
         self.ended = 0.0
         self.verdict = ""
         self.out, out = os.pipe()
@@ -93,10 +90,12 @@ class Worker:
         env = dict(own_env, **env)
         folder = os.path.join(env["TMPDIR"], f".worker-{binascii.b2a_hex(os.urandom(8)).decode()}")
         os.mkdir(folder, 0o700)
-        with open(WORKER, "rb") as own, open(os.path.join(folder, "sitecustomize.py"), "wb") as hook:
+        with open(os.path.join(POD, "worker.py"), "rb") as own, open(
+            os.path.join(folder, "sitecustomize.py"), "wb"
+        ) as hook:
             hook.write(own.read())
         with open(os.path.join(folder, "setting"), "wb") as setting:
-            setting.write(marshal.dumps((go, status, env.get("PYTHONPATH"), preload, POD)))
+            setting.write(marshal.dumps((go, status, env.get("PYTHONPATH"), POD)))
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, env.get("PYTHONPATH"))))
         self.pid = os.posix_spawn(sys.executable, [sys.executable, PROGRAM], env, file_actions=actions)
         for descriptor in (out, err, go, status, null):
@@ -124,7 +123,7 @@ class Worker:
 
     def go(self) -> None:
         """Let the program begin."""
-        write_all(self.orders, GO)
+        write_all(self.orders, b"!")
         os.close(self.orders)
         # So late that it takes none of the program's time and is not on its path: the interpreters that it starts
         # look for a ``usercustomize`` there, and need longer to come to that.
@@ -163,7 +162,7 @@ class Worker:
         answer.poll(FLUSH_SECONDS * 1000)
 
     def told(self) -> list[str]:
-        """Return the words that the program's interpreter has left (``worker.tell_the_end``).
+        """Return the words that the program's interpreter has left (``worker.watch_the_end``).
 
         They are hints: the program could write them, too.
         """
@@ -183,14 +182,12 @@ def environment() -> dict[str, str]:
             os.symlink(os.path.join(shipped, name), os.path.join(home, "matplotlib", name))
     except OSError:
         pass
+    given = {name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")}
+    # Many images ask for unbuffered output, by which the lines of several processes are torn.
+    given.pop("PYTHONUNBUFFERED", None)
     return {
         "LANG": "C.UTF-8",
-        # Many images ask for unbuffered output, by which the lines of several processes are torn.
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("KUBERNETES_") and name != "PYTHONUNBUFFERED"
-        },
+        **given,
         "TMPDIR": temporary,
         "HOME": home,
         "USER": "sandbox",

@@ -1,10 +1,9 @@
 """What runs inside the pod: the supervisor of the user's program, which starts as the worker (``worker``).
 
-    python3 -I -S -B supervisor.py [--preload MODULE,MODULE] [FOLDER]      in the working directory of the program
+    python3 -I -S -B supervisor.py [FOLDER]      in the working directory of the program
 
-It prepares the worker, accepts one request and runs it. The request is read from the files in a folder, or with ``-``
-from standard input. The exit code is the program's (128 and the signal's number after a signal), or 70 when no
-program came to an end.
+It prepares the worker, accepts one request and runs it. The request is read from the files in a folder. The exit code
+is the program's (128 and the signal's number after a signal), or 70 when no program came to an end.
 
 Standard library only, any CPython from 3.8 on; it travels with the request, so that any image works and
 versions cannot differ. The supervisor alone writes to the container's stdout: one JSON frame per line (``frames``). The
@@ -27,7 +26,7 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from typing import Any, Callable, Dict
+    from typing import Any, Dict
 
     from adk_gke_sandbox.pod import frames, processes
 
@@ -76,18 +75,17 @@ class Supervisor:
         started: Whether the program may have run.
     """
 
-    def __init__(self, preload: tuple[str, ...] = ()) -> None:
-        self.preload = preload
+    def __init__(self) -> None:
         self.reply = frames.Frames()
         self.verdict: Json = {"exit_code": None, "signal": "", "reason": "", "message": "", "wall_seconds": 0.0}
         self.started = False
 
-    def supervise(self, source: Callable[[], str]) -> int:
-        """Run the request that ``source`` returns and report it as frames; return the exit code of the container."""
+    def supervise(self, folder: str) -> int:
+        """Run the request that lies in a folder and report it as frames; return the exit code of the container."""
         left_out: list[str] = []
         try:
             self.prepare()
-            self.accept(source)
+            self.accept(folder)
             left_out = self.run()
         except IsolationMissing as error:
             self.refuse("IsolationMissing", str(error))
@@ -117,12 +115,12 @@ class Supervisor:
             # The program can send them; the kubelet ends a pod by SIGKILL in the end. A handler, unlike SIG_IGN, is
             # not inherited.
             signal.signal(number, lambda *_: None)
-        self.worker = processes.Worker({}, self.preload)
+        self.worker = processes.Worker({})
         self.gvisor = runs_under_gvisor(libc)
 
-    def accept(self, source: Callable[[], str]) -> None:
+    def accept(self, folder: str) -> None:
         """Take the request over, up to the moment before the program begins."""
-        self.request = request = read_request(source)
+        self.request = request = read_request(folder)
         self.reply.nonce = request["nonce"]
         kernel = ("gVisor " if self.gvisor else "Linux ") + os.uname().release
         self.reply.send("ready", python=sys.version.split()[0], kernel=kernel)
@@ -137,7 +135,7 @@ class Supervisor:
         if any(name.startswith(("PYTHON", "LD_")) for name in request["env"]):
             # These are read when an interpreter starts, so this one has come too early.
             self.worker.end()
-            self.worker = processes.Worker(request["env"], self.preload)
+            self.worker = processes.Worker(request["env"])
         self.known = write_files(request)
         self.worker.prepare(request, self.gvisor)
         # Written so late that a worker that does not reach its hook finds nothing to run.
@@ -173,36 +171,27 @@ def runs_under_gvisor(libc: Any) -> bool:
     return length > 0 and b"Starting gVisor" in buffer.raw
 
 
-def read_folder(path: str) -> str:
-    """Return the request document that lies in a folder, whole or in parts."""
-    names = sorted(name for name in os.listdir(path) if name.startswith("request.json"))
-    if not names:
-        raise ValueError(f"no request.json in {path}")
-    text = []
-    for name in names:
-        with open(os.path.join(path, name), encoding="ascii") as part:
-            text.append(part.read())
-    return "".join(text)
-
-
-def read_request(source: Callable[[], str]) -> Json:
-    """Return the request of the document that ``source`` returns."""
-    request: Json = frames.parse_json(source())
+def read_request(folder: str) -> Json:
+    """Return the request of the document that lies in a folder, whole or in parts."""
+    text = ""
+    for name in sorted(name for name in os.listdir(folder) if name.startswith("request.json")):
+        with open(os.path.join(folder, name), encoding="ascii") as part:
+            text += part.read()
+    if not text:
+        raise ValueError(f"no request.json in {folder}")
+    request: Json = frames.parse_json(text)
     if not isinstance(request, dict) or request.get("version") != VERSION:
         raise ValueError(f"this runner reads requests of version {VERSION}")
     return request
 
 
 def write_files(request: Json) -> dict[str, os.stat_result]:
-    """Write the input files; return what they look like, to find changed ones later."""
+    """Write the input files, whose names the client has checked; return how they look, to find changed ones later."""
     known = {}
     for file in request["files"]:
         name = file["name"]
-        parts = name.split("/")
-        if "\0" in name or "" in parts or "." in parts or ".." in parts or name == frames.PROGRAM:
-            raise ValueError(f"{name!r} is no name for an input file: give a relative path without '..'")
-        if len(parts) > 1:
-            os.makedirs(os.path.join(*parts[:-1]), exist_ok=True)
+        if "/" in name:
+            os.makedirs(os.path.dirname(name), exist_ok=True)
         with open(name, "wb") as target:
             target.write(binascii.a2b_base64(file["content"]))
         known[name] = os.stat(name)
@@ -289,10 +278,8 @@ def verdict_of(status: int, worker: processes.Worker, last_words: bytes, limits:
             limit = "memory" if any(sign in last_line for sign in NO_MEMORY) else ""
         elif peak > limits["memory_bytes"] // 2 > 0:
             limit = "memory"
-            messages[limit] = (
-                f"the program was killed while it used {peak // 2**20} MiB, probably at its memory limit. "
-                "Use less, or raise mem_limit"
-            )
+            used = f"the program was killed while it used {peak // 2**20} MiB"
+            messages[limit] = f"{used}, probably at its memory limit. Use less, or raise mem_limit"
         reason, message = "MemoryLimit" if limit == "memory" else reason, messages.get(limit, "")
     return {"reason": reason, "message": message, "exit_code": code, "signal": signal_name(killed_by)}
 
@@ -322,15 +309,5 @@ def signal_name(number: int) -> str:
     return known.get(number, f"signal {number}") if number else ""
 
 
-def main(arguments: list[str]) -> int:
-    """Run the request that the command line names; return the exit code."""
-    preload: tuple[str, ...] = ()
-    if arguments[:1] == ["--preload"]:
-        preload = tuple(arguments[1].split(","))
-        arguments = arguments[2:]
-    folder = arguments[0] if arguments else REQUEST_FOLDER
-    return Supervisor(preload).supervise(sys.stdin.read if folder == "-" else lambda: read_folder(folder))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(Supervisor().supervise(sys.argv[1] if sys.argv[1:] else REQUEST_FOLDER))

@@ -1,7 +1,7 @@
 """The worker inside the pod: what makes an interpreter the user's program, up to its first line.
 
 It is the interpreter itself, started by ``supervisor`` as ``python main.py`` before the request is read, with this file
-as its ``sitecustomize``. Here it removes its traces, imports what it is told to preload, waits for the request, sets
+as its ``sitecustomize``. Here it removes its traces, waits for the request, sets
 the limits and returns; only then does the interpreter open ``main.py``. So the program has no frame of ours below it.
 
 Standard library only, any CPython from 3.8 on.
@@ -28,7 +28,7 @@ def prepare() -> None:
     os.setsid()
     folder = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(folder, "setting"), "rb") as setting:
-        go, status, python_path, preload, pod = marshal.load(setting)
+        go, status, python_path, pod = marshal.load(setting)
     for name in os.listdir(folder):
         os.remove(os.path.join(folder, name))
     os.rmdir(folder)
@@ -38,11 +38,6 @@ def prepare() -> None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = python_path
-    for name in preload:
-        try:
-            __import__(name)
-        except ImportError:
-            continue
     orders = os.fdopen(go, "rb")
     try:
         spec = marshal.load(orders)
@@ -55,13 +50,13 @@ def prepare() -> None:
     sys.argv[1:] = spec["argv"]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[2:] = spec["argv"]
-    save_figures_at_end(pod, spec["first_figure"])
+    save_figures = figures_saver(pod, spec["first_figure"])
     use_own_sitecustomize()
     # Out of the way of the numbers that a program's own files get.
     report = min(spec["limits"]["open_files"], 256) - 1
     os.dup2(status, report, inheritable=False)
     os.close(status)
-    tell_the_end(report, pod)
+    watch_the_end(report, pod, save_figures)
     set_limits(spec["limits"])
     os.write(report, b".")
     if not orders.read(1):
@@ -69,11 +64,12 @@ def prepare() -> None:
     orders.close()
 
 
-def tell_the_end(report: int, pod: str) -> None:
+def watch_the_end(report: int, pod: str, save_figures: Any) -> None:
     """Tell the supervisor through ``report`` that the program has come to its end, and which limit ended it.
 
-    A program that an exception ends is told, after its traceback, what to do about it (``hints``). And when the
-    supervisor is about to kill it, it passes on the line that it has not finished.
+    The interpreter calls ``threading._shutdown`` when the program has ended; at exit, Matplotlib's own handler would be
+    earlier than one that saves its figures. A program that an exception ends is told, after its traceback, what to do
+    about it (``hints``). And when the supervisor is about to kill it, it passes on the line that it has not finished.
     """
     import _signal  # type: ignore[import-not-found]
     import os
@@ -108,7 +104,10 @@ def tell_the_end(report: int, pod: str) -> None:
             error = None
         tell(f"ended {limit}")
         shutdown(*arguments)
-        if error is None or limit or os.getpid() != own or sys.excepthook is not sys.__excepthook__:
+        if os.getpid() != own:
+            return
+        save_figures()
+        if error is None or limit or sys.excepthook is not sys.__excepthook__:
             return
         try:
             hint = load(pod, "hints")["hint_for"](error)
@@ -211,17 +210,12 @@ def load(pod: str, name: str) -> Json:
     return names
 
 
-def save_figures_at_end(pod: str, first: int) -> None:
-    """Have the figures saved that the program leaves open (``figures``), the first one under the number ``first``.
-
-    The interpreter calls ``threading._shutdown`` when the program has ended; at exit, Matplotlib's own handler
-    would be earlier than one of ours.
-    """
+def figures_saver(pod: str, first: int) -> Any:
+    """Return what saves the figures that the program leaves open (``figures``), the first one under this number."""
     import os
     import sys
-    import threading
 
-    shutdown, own, folder = threading._shutdown, os.getpid(), os.getcwd()  # type: ignore[attr-defined]
+    folder = os.getcwd()
     figures: Json = {}
 
     class Watch:
@@ -234,19 +228,18 @@ def save_figures_at_end(pod: str, first: int) -> None:
                 figures.update(load(pod, "figures"))
                 canvas.print_figure = figures["Watched"](canvas.print_figure)
 
-    def end(*arguments: Any) -> None:
-        shutdown(*arguments)
+    def save() -> None:
         pyplot = sys.modules.get("matplotlib.pyplot")
-        if pyplot is not None and os.getpid() == own:
+        if pyplot is not None:
             try:
                 (figures or load(pod, "figures"))["save"](pyplot, folder, first)
             except Exception as error:
                 print(f"open figures could not be saved: {error}", file=sys.stderr)
 
-    # A module that is preloaded is there already.
+    # Whatever starts the interpreter may have imported it.
     Watch.find_spec("matplotlib")
     sys.meta_path.insert(0, Watch)
-    threading._shutdown = end  # type: ignore[attr-defined]
+    return save
 
 
 def use_own_sitecustomize() -> None:

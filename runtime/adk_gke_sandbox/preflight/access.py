@@ -127,13 +127,9 @@ def _refused(cluster: CheckedCluster, accounts: list[str], asked: tuple[Access, 
 
 def _allowed(cluster: CheckedCluster, who: str, asked: Iterable[Access]) -> dict[Access, str]:
     """Return what of this a ServiceAccount may do, each with the API server's reason."""
-
-    def ask(access: Access) -> Document:
-        manifest = review(cluster.contract, who, access, caller=cluster.identity)
-        status: Document = cluster.create(f"{manifest['kind'].lower()}s", manifest)["status"]
-        return status
-
-    answers = at_once(ask, asked)
+    answers: dict[Access, Document] = at_once(
+        lambda access: cluster.create(review(cluster.contract, who, access, caller=cluster.identity))["status"], asked
+    )
     return {access: str(status.get("reason", "")) for access, status in answers.items() if status.get("allowed")}
 
 
@@ -146,10 +142,8 @@ def review(contract: Contract, who: str, access: Access, *, caller: str) -> Docu
     resource, _, group = qualified.partition(".")
     where = {"namespace": "" if access.everywhere else contract.namespace, "group": group, "resource": resource}
     attributes = {"resourceAttributes": {**where, "subresource": sub, "verb": access.verb}}
-    if caller == user:
-        return {"apiVersion": _GROUP_VERSION, "kind": "SelfSubjectAccessReview", "spec": attributes}
-    spec = {"user": user, "groups": groups, **attributes}
-    return {"apiVersion": _GROUP_VERSION, "kind": "SubjectAccessReview", "spec": spec}
+    kind, asked = ("SelfSubject", {}) if caller == user else ("Subject", {"user": user, "groups": groups})
+    return {"apiVersion": _GROUP_VERSION, "kind": f"{kind}AccessReview", "spec": {**asked, **attributes}}
 
 
 def _how_to_withdraw(contract: Contract, reason: str) -> str:

@@ -117,7 +117,7 @@ def _refusal(cluster: CheckedCluster, kind: str, manifest: Manifest) -> str:
         ClusterError: it did not judge the object: no answer, or the caller may not create any.
     """
     try:
-        cluster.create(kind, manifest, namespace=cluster.contract.namespace, dryRun="All")
+        cluster.create(manifest, namespace=cluster.contract.namespace, dryRun="All")
     except ClusterError as error:
         not_permitted = isinstance(error, Forbidden) and f'cannot create resource "{kind}"' in error.message
         if not_permitted or error.status is None or error.status in (401, 429) or error.status >= 500:

@@ -34,7 +34,7 @@ class CheckedCluster:
         """User name of the caller; empty where it may not ask."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         try:
-            return str(self.create("selfsubjectreviews", body)["status"]["userInfo"].get("username", ""))
+            return str(self.create(body)["status"]["userInfo"].get("username", ""))
         except Forbidden:
             return ""
 
@@ -47,11 +47,10 @@ class CheckedCluster:
         except unless:
             return {}
 
-    def create(self, plural: str, manifest: Document, *, namespace: str = "", **query: str) -> Document:
+    def create(self, manifest: Document, *, namespace: str = "", **query: str) -> Document:
         """Return the API server's answer to an object."""
-        return self.api.request(
-            "create", resource(manifest["apiVersion"], plural, namespace), body=manifest, query=query
-        )
+        path = resource(manifest["apiVersion"], f"{manifest['kind'].lower()}s", namespace)
+        return self.api.request("create", path, body=manifest, query=query)
 
 
 @check(permission="nothing")
