@@ -129,7 +129,7 @@ class Transcript:
 
         Returns:
             Frames from a program that may have run: the number, by which a reply that is read again is known, and the
-            output that the frame brought.
+            output that the frame brought. Nothing behind a gap is among them: another reading may bring what lacks.
         """
         told = []
         for frame in self._decoder.feed(chunk):
@@ -137,7 +137,7 @@ class Transcript:
                 self._missing += frame.number - self._next
                 self._next = frame.number + 1
                 output = self._take(frame)
-                if self.started:
+                if self.started and not self._missing:
                     told.append((frame.number, output))
         return told
 

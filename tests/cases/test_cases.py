@@ -164,6 +164,7 @@ def execute(executor: Any, reasons: Mapping[str, str], case: Case) -> Seen:
 def test_a_program(execution: str, ahead: Mapping[str, Future[Seen]]) -> None:
     seen, expect = ahead[execution].result(), CASES[execution].expect
     print(seen)
+    assert set(expect) <= {*CHECKS, "any_of"}
     for key, check in CHECKS.items():
         if key in expect:
             assert check(seen, expect[key]), f"{key}: {expect[key]}"
@@ -200,7 +201,9 @@ CHECKS: Mapping[str, Any] = {
     "files_or_left_out": lambda seen, words: all(
         word in seen.model or any(word in name for name in seen.files) for word in words
     ),
-    "left_out": lambda seen, words: bool(words) or "left out" not in seen.model,
+    "left_out": lambda seen, words: (
+        all(word in seen.model for word in words or ()) and bool(words) == ("left out" in seen.model)
+    ),
     "json_lines": whole_records,
     "storable": lambda seen, _: storable(seen.model + seen.stdout + "".join(seen.files)),
     "quick_seconds": lambda seen, most: seen.seconds < most,

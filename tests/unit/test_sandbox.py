@@ -80,6 +80,14 @@ def test_a_log_that_is_read_again_repeats_no_event(api: FakeApi, sandbox: Sandbo
     assert api.count["get", "pods/log"] == 3
 
 
+def test_a_part_that_only_a_second_reading_brings_is_told_in_its_place(api: FakeApi, sandbox: Sandbox) -> None:
+    api.lists["pods"] = [RUNNING]
+    two, rest = frame("out", d=" two"), frame("out", d=" three") + frame("end", reason="Completed", exit_code=0)
+    api.logs = [STARTED + two.replace(b"NONCE", b"other") + rest, STARTED + two + rest]
+    told = [event.data for event in events_of_run(api, sandbox) if isinstance(event, Output)]
+    assert told == [HELLO.data, b" two", b" three"]
+
+
 def test_a_sandbox_that_was_replaced_has_told_of_nothing(api: FakeApi, sandbox: Sandbox) -> None:
     evicted = pod({}, phase="Failed", reason="Evicted", message="disk pressure")
     api.watches["pods"] = [[added(evicted)], [added(RUNNING)]]

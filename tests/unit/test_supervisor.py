@@ -231,7 +231,7 @@ def test_threads_have_small_stacks_also_in_interpreters_that_the_program_starts(
     place.command[0] = WITH_USER_SITE
     code = "import threading; print(threading.stack_size())"
     found = run(f"{code}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {code!r}])")
-    assert found.stdout == b"2097152\n2097152\n"
+    assert found.stdout == b"2621440\n2621440\n"
 
 
 @pytest.mark.parametrize(

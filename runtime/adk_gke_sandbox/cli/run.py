@@ -80,14 +80,18 @@ def run(
 
 def _follow(events: Iterable[Event], streams: Mapping[str, Stream]) -> Outcome:
     """Write the program's output as it comes; return what came of the execution."""
+    told = dict.fromkeys(streams, b"")
     for event in events:
         if isinstance(event, Output):
             skipped = f"\n[... {event.skipped} bytes left out ...]\n" if event.skipped else ""
-            streams[event.stream].write(skipped.encode() + event.data)
+            told[event.stream] += (data := skipped.encode() + event.data)
+            streams[event.stream].write(data)
         elif isinstance(event, Ended):
             outcome = event.outcome
-    for stream in streams.values():
-        stream.write(b"", last=True)
+    for name, stream in streams.items():
+        # No event tells of what is behind a part of the reply that never arrived.
+        whole: bytes = getattr(outcome, name)
+        stream.write(whole[len(told[name]) :] if whole.startswith(told[name]) else b"", last=True)
     return outcome
 
 

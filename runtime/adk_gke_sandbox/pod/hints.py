@@ -115,7 +115,7 @@ def version_of(module: Any, missing: str) -> str:
 def missing_module(error: Any) -> str:
     """The package is not there, or not this part of it; or it was a file of an earlier run."""
     top = (error.name or "").partition(".")[0]
-    if top in ("IPython", "ipywidgets") or error.name == "google.colab":
+    if top in ("IPython", "ipywidgets"):
         return NOTEBOOK
     if top in ("tkinter", "_tkinter", "turtle"):
         return NO_DISPLAY

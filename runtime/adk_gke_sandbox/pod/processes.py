@@ -35,7 +35,7 @@ POD = os.path.dirname(os.path.abspath(__file__))
 START_SECONDS = 120
 """How long the worker's interpreter may take to come up."""
 
-STACK_BYTES = 2 * 1024 * 1024
+STACK_BYTES = 2560 * 1024
 """Stack of a thread that asks for no size: the usual 8 MiB count as memory, used or not.
 
 Enough for Python's own limit of recursion, also through C.
