@@ -17,8 +17,8 @@ from kubernetes import client, config
 
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import Contract
-from adk_gke_sandbox.execution import Reason
-from adk_gke_sandbox.sandbox import Sandbox, failure_line
+from adk_gke_sandbox.execution import Reason, failure_line
+from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import processes
 from infra.local.layout import Layout
 
