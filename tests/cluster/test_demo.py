@@ -6,12 +6,15 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from kubernetes import client
 
-from adk_gke_sandbox.contract import APP_LABEL, APP_NAME, Contract
+from adk_gke_sandbox.config import ExecutorConfig
+from adk_gke_sandbox.contract import Contract
+from adk_gke_sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -19,17 +22,20 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
 @pytest.fixture(scope="module", params=[80, 120])
-def shown(request: pytest.FixtureRequest, admin: client.ApiClient, contract: Contract) -> str:
-    # Somebody else's, which looks like an execution's and stays where it is.
-    core = client.CoreV1Api(admin)
-    labels = {APP_LABEL: APP_NAME, "demo": "of-somebody-else"}
-    body = {"metadata": {"generateName": "test-demo-", "labels": labels}}
-    theirs = core.create_namespaced_config_map(contract.namespace, body).metadata.name
-    try:
-        environment = {**os.environ, "COLUMNS": str(request.param)}
-        done = subprocess.run([sys.executable, str(DEMO)], check=False, capture_output=True, text=True, env=environment)
-    finally:
-        core.delete_namespaced_config_map(theirs, contract.namespace)
+def shown(request: pytest.FixtureRequest, contract: Contract, agent_kubeconfig: Path) -> str:
+    sandbox = Sandbox(ExecutorConfig.from_contract(contract, kubeconfig_path=str(agent_kubeconfig)))
+    over = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        # Somebody else's execution, which goes on all the time.
+        theirs = pool.submit(sandbox.run, "import time; time.sleep(280)", aborted=over.is_set)
+        try:
+            environment = {**os.environ, "COLUMNS": str(request.param)}
+            command = [sys.executable, str(DEMO)]
+            done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        finally:
+            over.set()
+        assert theirs.result().started
+    sandbox.close()
     assert done.returncode == 0, done.stdout + done.stderr
     assert max(map(len, done.stdout.splitlines())) <= request.param
     return done.stdout
