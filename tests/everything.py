@@ -1,7 +1,8 @@
 """`make test`: static checks, the local cluster, the stack, and then every test; ends with pytest's summary.
 
 Parts that do not disturb each other run side by side, in lanes: the tests that look at all of the sandbox namespace are
-one lane, those with namespaces of their own or none are the other. Tests marked `alone` follow when all is quiet.
+one lane, those with namespaces of their own another, those without a cluster a third. Tests marked `alone` follow when
+all is quiet.
 A part that fails does not keep the others from running.
 
 Arguments go to pytest: `make test` runs all, `python tests/everything.py tests/unit` a part.
@@ -59,7 +60,9 @@ TOGETHER = "not alone and not long"
 EVERYTHING: Sequence[Sequence[Lane]] = (
     (
         [("cluster", [*PYTEST, TOGETHER, "tests/cluster", "tests/conformance", "tests/cases"]), ("oldest ADK", OLDEST)],
-        [("unit and infra", [*PYTEST, TOGETHER, "tests/unit", "tests/infra"])],
+        [("unit and infra", [*PYTEST, f"{TOGETHER} and not cluster", "tests/unit", "tests/infra"])],
+        # Mostly waits, for Pulumi's engine and the API server.
+        [("engine", [*PYTEST, f"{TOGETHER} and cluster", "tests/unit", "tests/infra"])],
     ),
     ([("alone", [*PYTEST, "alone and not long", "tests"])],),
 )

@@ -318,6 +318,11 @@ class Output:
         return self.data.decode("utf-8", "replace")
 
 
+def gap_line(skipped_bytes: int) -> bytes:
+    """Return the line that stands in output for what was cut out of its middle; nothing for 0 bytes."""
+    return f"\n[... {skipped_bytes} bytes left out ...]\n".encode() if skipped_bytes else b""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The execution is over and cleaned up; always the last event.

@@ -164,7 +164,7 @@ class Transcript:
         if frame.skipped and not self._dropped[frame.kind]:
             # The runner cuts once.
             self._dropped[frame.kind] = frame.skipped
-            stream += f"\n[... {frame.skipped} bytes left out ...]\n".encode()
+            stream += execution.gap_line(frame.skipped)
         data = self._kept(frame.data)
         self._received[frame.kind] += len(data)
         stream += data

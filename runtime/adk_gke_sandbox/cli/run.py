@@ -16,7 +16,7 @@ from adk_gke_sandbox.cli.exit_codes import EXIT_OUTPUT, EXIT_SIGNAL, exit_code
 from adk_gke_sandbox.cli.options import ContractOption, NoContractOption, TextOption, executor_config
 from adk_gke_sandbox.cli.output import ERR, Stream, fail, note, phases, prepare, write
 from adk_gke_sandbox.errors import ConfigError, SandboxError
-from adk_gke_sandbox.execution import Ended, Event, File, Outcome, Output, Reason, failure_line
+from adk_gke_sandbox.execution import Ended, Event, File, Outcome, Output, Reason, failure_line, gap_line
 from adk_gke_sandbox.sandbox import Sandbox
 
 
@@ -80,18 +80,17 @@ def run(
 
 def _follow(events: Iterable[Event], streams: Mapping[str, Stream]) -> Outcome:
     """Write the program's output as it comes; return what came of the execution."""
-    told = dict.fromkeys(streams, b"")
+    told = {name: bytearray() for name in streams}
     for event in events:
         if isinstance(event, Output):
-            skipped = f"\n[... {event.skipped} bytes left out ...]\n" if event.skipped else ""
-            told[event.stream] += (data := skipped.encode() + event.data)
+            told[event.stream] += (data := gap_line(event.skipped) + event.data)
             streams[event.stream].write(data)
         elif isinstance(event, Ended):
             outcome = event.outcome
     for name, stream in streams.items():
         # No event tells of what is behind a part of the reply that never arrived.
         whole: bytes = getattr(outcome, name)
-        stream.write(whole[len(told[name]) :] if whole.startswith(told[name]) else b"", last=True)
+        stream.write(whole[len(told[name]) :] if whole.startswith(bytes(told[name])) else b"", last=True)
     return outcome
 
 

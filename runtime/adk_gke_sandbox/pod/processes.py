@@ -108,7 +108,7 @@ class Worker:
             # Elsewhere the kernel counts the processes of the user on the whole node.
             limits["processes"] = 0
         spec = {name: request[name] for name in ("argv", "env", "first_figure")}
-        spec.update(limits=limits, customize=CUSTOMIZE)
+        spec.update(limits=limits, customize=CUSTOMIZE, flush=FLUSH)
         self.limit_time("not up in time", START_SECONDS)
         try:
             write_all(self.orders, marshal.dumps(spec))

@@ -1,8 +1,8 @@
 """The worker inside the pod: what makes an interpreter the user's program, up to its first line.
 
 It is the interpreter itself, started by ``supervisor`` as ``python main.py`` before the request is read, with this file
-as its ``sitecustomize``. Here it removes its traces, waits for the request, sets
-the limits and returns; only then does the interpreter open ``main.py``. So the program has no frame of ours below it.
+as its ``sitecustomize``. Here it removes its traces, waits for the request, sets the limits and returns; only then does
+the interpreter open ``main.py``. So the program has no frame of ours below it.
 
 Standard library only, any CPython from 3.8 on.
 """
@@ -56,7 +56,7 @@ def prepare() -> None:
     report = min(spec["limits"]["open_files"], 256) - 1
     os.dup2(status, report, inheritable=False)
     os.close(status)
-    watch_the_end(report, pod, save_figures)
+    watch_the_end(report, spec["flush"], pod, save_figures)
     set_limits(spec["limits"])
     os.write(report, b".")
     if not orders.read(1):
@@ -64,12 +64,12 @@ def prepare() -> None:
     orders.close()
 
 
-def watch_the_end(report: int, pod: str, save_figures: Any) -> None:
+def watch_the_end(report: int, flush_signal: int, pod: str, save_figures: Any) -> None:
     """Tell the supervisor through ``report`` that the program has come to its end, and which limit ended it.
 
     The interpreter calls ``threading._shutdown`` when the program has ended; at exit, Matplotlib's own handler would be
     earlier than one that saves its figures. A program that an exception ends is told, after its traceback, what to do
-    about it (``hints``). And when the supervisor is about to kill it, it passes on the line that it has not finished.
+    about it (``hints``). When the supervisor is about to kill it, it sends ``flush_signal`` for the unfinished line.
     """
     import _signal  # type: ignore[import-not-found]
     import os
@@ -118,7 +118,7 @@ def watch_the_end(report: int, pod: str, save_figures: Any) -> None:
             # The traceback is there.
             return
 
-    _signal.signal(_signal.SIGRTMAX - 3, flush)
+    _signal.signal(flush_signal, flush)
     threading._shutdown = end  # type: ignore[attr-defined]
 
 
