@@ -53,14 +53,17 @@ PREPARE: Sequence[Lane] = (
     [
         ("format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."]),
         ("lint", [str(BIN / "ruff"), "check", "--quiet", "."]),
-        ("types", [str(BIN / "mypy")]),
     ],
 )
 TOGETHER = "not alone and not long"
 EVERYTHING: Sequence[Sequence[Lane]] = (
     (
         [("cluster", [*PYTEST, TOGETHER, "tests/cluster", "tests/conformance", "tests/cases"]), ("oldest ADK", OLDEST)],
-        [("unit and infra", [*PYTEST, f"{TOGETHER} and not cluster", "tests/unit", "tests/infra"])],
+        [
+            ("unit and infra", [*PYTEST, f"{TOGETHER} and not cluster", "tests/unit", "tests/infra"]),
+            # In the lane that ends first.
+            ("types", [str(BIN / "mypy")]),
+        ],
         # Mostly waits, for Pulumi's engine and the API server.
         [("engine", [*PYTEST, f"{TOGETHER} and cluster", "tests/unit", "tests/infra"])],
     ),

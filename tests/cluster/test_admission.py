@@ -52,7 +52,7 @@ from infra.local.layout import Layout
 from tests.cluster.admission_cases import CASES, LEFT_TO_THE_API_SERVER, NEWER, NODE_LABEL, Case, change
 from tests.cluster.identities import service_account, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 GROUP = ("admissionregistration.k8s.io", "v1")
 POLICIES, BINDINGS = "validatingadmissionpolicies", "validatingadmissionpolicybindings"

@@ -25,7 +25,6 @@ from tests.scripted_model import ScriptedModel
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(120),
     # ADK's own, of features that it calls experimental or old.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
 ]

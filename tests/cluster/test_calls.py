@@ -17,7 +17,7 @@ from adk_gke_sandbox.errors import Unreachable
 from adk_gke_sandbox.execution import Reason
 from adk_gke_sandbox.sandbox import Sandbox
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 Call = tuple[str, str, str]
 """API group, resource, verb."""

@@ -30,7 +30,7 @@ from adk_gke_sandbox.sandbox import Sandbox
 from infra.local.layout import Layout
 from tests.cluster.identities import namespace, service_account, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 AGENT = "agent"
 

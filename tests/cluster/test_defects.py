@@ -32,7 +32,7 @@ from infra.local import credentials
 from infra.local.layout import Layout
 from tests.cluster.identities import wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import processes
 from infra.local.layout import Layout
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 
 def test_phases_add_up_to_the_time_on_the_clock(sandbox: Sandbox) -> None:

@@ -30,7 +30,7 @@ from kubernetes.config import kube_config
 from infra.local import credentials
 from infra.local.layout import Layout
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 WAIT_SECONDS: Final = 100
 AT_ONCE: Final = 6

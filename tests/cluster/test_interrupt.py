@@ -23,7 +23,7 @@ print("second mark", flush=True)
 time.sleep(600)
 """
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from adk_gke_sandbox.sandbox import Sandbox
 from infra.local.layout import Layout
 from tests.cluster.identities import namespace, service_account, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 LIBRARIES = sysconfig.get_paths()["purelib"]

@@ -21,7 +21,7 @@ from infra.local.layout import Layout
 from tests.cluster.identities import kubeconfig, namespace, wait_for
 from tests.cluster.test_calls import Call, call_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 IMPATIENT = """
 from adk_gke_sandbox.cli.main import main

@@ -14,7 +14,7 @@ from infra.local.layout import Layout
 from tests.conformance.paths import Execute
 from tests.conformance.programs import program
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 FACTS = """
 import json, os, subprocess

@@ -7,7 +7,7 @@ import pytest
 from adk_gke_sandbox.execution import Outcome, Reason
 from tests.conformance.programs import program
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 MIB = 1024 * 1024
 

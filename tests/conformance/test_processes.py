@@ -7,7 +7,7 @@ import pytest
 from adk_gke_sandbox.execution import Outcome, Reason
 from tests.conformance.programs import contents, program
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 
 @program("import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', 'exit(5)']).returncode)")

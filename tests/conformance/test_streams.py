@@ -12,7 +12,7 @@ from adk_gke_sandbox.execution import Event, Limits, Outcome, Output, Reason
 from tests.conformance.paths import Execute
 from tests.conformance.programs import program
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 STDOUT_CAP = Limits().stdout_bytes
 STDERR_CAP = Limits().stderr_bytes

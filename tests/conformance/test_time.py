@@ -10,7 +10,7 @@ from adk_gke_sandbox.execution import Outcome, Reason
 from tests.conformance.paths import Execute
 from tests.conformance.programs import contents, program
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 HANGS = {
     "sleeps": "import time\ntime.sleep(600)",

@@ -204,7 +204,6 @@ def test_two_stacks_of_one_name_have_policies_of_their_own() -> None:
 # What the page says
 
 
-@pytest.mark.timeout(120)  # the generator imports ADK
 def test_the_tables_are_the_rules_and_what_is_decided_of_fields() -> None:
     space = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     assert space["admission"]() == PAGE, "run `make docs`"

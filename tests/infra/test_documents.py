@@ -189,7 +189,6 @@ def test_settings_marked_day_0_are_those_that_replace_a_cluster_or_a_pool() -> N
             assert (marked or None) == next(iter(sorted(found)), None), name
 
 
-@pytest.mark.timeout(60)
 def test_leaving_fqdn_policies_replaces_the_cluster_and_nothing_else_of_egress_does() -> None:
     fqdn = {"egress": "fqdn", "egressHosts": ["pypi.org"]}
     assert replaced(program(**fqdn), program()) == {"cluster"}

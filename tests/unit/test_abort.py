@@ -19,7 +19,7 @@ from adk_gke_sandbox.paths.attempt import Clock
 from adk_gke_sandbox.sandbox import Sandbox
 from tests.unit.fake_api import STARTED, FakeApi, Fault, eventually, run
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.alone
 
 DELETE_SECONDS = 0.5
 RETURN_SECONDS = 2.0

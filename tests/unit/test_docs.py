@@ -51,7 +51,6 @@ def quoted(cell: str) -> list[str]:
 # Examples
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_in_a_document_runs(code: str, tmp_path: Path) -> None:
     contract = tmp_path / "contract.json"

@@ -547,5 +547,5 @@ def test_an_abort_during_a_call_that_hangs_ends_it_and_deletes_the_job(
     api.faults[*verb_and_resource, 0] = Fault(hang_seconds=15)
     outcome = run(api, aborted=lambda: verb_and_resource in api.count, schedule_timeout_seconds=60)
     assert outcome.reason is Reason.ABORTED
-    assert eventually(lambda: len(api.deletions) == 1)
+    assert len(api.deletions) == 1
     assert api.hangs_over == 0

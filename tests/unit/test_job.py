@@ -8,15 +8,15 @@ import pytest
 
 from adk_gke_sandbox.contract import EXECUTOR_RULES
 from adk_gke_sandbox.execution import Reason
-from tests.unit.fake_api import GONE, OK, RUNNING, STARTED, FakeApi, Fault, added, eventually, pod, run
+from tests.unit.fake_api import GONE, OK, RUNNING, STARTED, FakeApi, Fault, added, pod, run
 
 
 def test_a_program_runs_with_few_calls_and_its_job_is_deleted_with_its_pod(api: FakeApi) -> None:
     outcome = run(api)
     assert (outcome.reason, outcome.stdout, outcome.exit_code) == (Reason.COMPLETED, b"hello\n", 0)
     assert len(api.calls) <= 7
-    assert eventually(lambda: api.jobs == {})
     assert [found["propagationPolicy"] for found in api.deletions] == [["Background"]]
+    assert api.jobs == {}
     assert api.config_maps[0]["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
 
 
@@ -177,8 +177,8 @@ def test_an_abort_while_it_runs_deletes_the_job(api: FakeApi) -> None:
     api.logs, api.hold_log, api.on_log = [STARTED], True, lambda: seen.append(True)
     outcome = run(api, aborted=lambda: bool(seen))
     assert outcome.reason is Reason.ABORTED
-    assert eventually(lambda: api.jobs == {})
     assert len(api.deletions) == 1
+    assert api.jobs == {}
 
 
 def test_a_forged_end_without_the_nonce_is_not_believed(api: FakeApi) -> None:

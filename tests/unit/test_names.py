@@ -150,7 +150,6 @@ def services(loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> 
     loop.run(sessions.close())
 
 
-@pytest.mark.timeout(60)
 @settings(max_examples=40)
 @given(names=NAMES, output=st.binary(max_size=99), reason=st.sampled_from([Reason.COMPLETED, Reason.ERROR]))
 def test_whatever_a_program_writes_adks_services_keep_it(

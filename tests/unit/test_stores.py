@@ -22,7 +22,6 @@ from tests import postgresql
 from tests.scripted_model import ScriptedModel
 
 pytestmark = [
-    pytest.mark.timeout(60),
     # ADK's own, of features that it calls experimental or old.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
 ]
