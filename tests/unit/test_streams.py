@@ -230,7 +230,8 @@ def read_all(server: Server, watch: Watch) -> list[Any]:
     while (changes := watch.read()) is not None:
         found += changes
         if not changes:
-            wait_for(server)
+            # Lines that tell nothing may have come together with the end, of which there is no news then.
+            wait_for(server, 0.2)
     return found
 
 
