@@ -39,7 +39,12 @@ _ANNOUNCED: Final = re.compile(r"\d+ errors? occurred:")
 _TOLD_AGAIN: Final = re.compile(r"sdk-v2/provider\d*\.go:\d+: sdk\.helper_schema: ")
 """The bridge to Terraform's providers logs an error where it happens, and again in the list of what it returns."""
 
-_UNHANDLED: Final = "Program failed with an unhandled exception"
+_CONSEQUENCE: Final = re.compile(
+    r"Program failed with an unhandled exception|Detected that .+ exited prematurely|"
+    r"grpc: the client connection is closing"
+)
+"""What the program and the plugins say that the engine ends because of another error, now before and now after it."""
+
 _VERDICT: Final = re.compile(r"(update|preview|destroy|refresh) failed|resource (creation|update|deletion) failed")
 
 Report = Callable[[str], None]
@@ -253,9 +258,8 @@ def causes(text: str) -> list[str]:
             listed = False
             if resource:
                 found.append(resource + item)
-    # A program that loses its engine to another error fails as well, now before and now after it.
     # A violation ends everything else, and what ends may say so before the verdict is printed.
-    return [*violations, *sorted(found, key=lambda cause: cause.startswith(_UNHANDLED))]
+    return [*violations, *sorted(found, key=lambda cause: bool(_CONSEQUENCE.match(cause)))]
 
 
 def _failure(stack: Stack, verb: str, errors: Sequence[str]) -> StackError:

@@ -26,7 +26,7 @@ from adk_gke_sandbox.contract import CONTRACT_KEY, EXECUTOR_RULES, parse
 from infra.local import credentials, stack
 from infra.local.layout import Layout
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"localhost:1/absent@sha256:{'0' * 64}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from infra.local.engine import causes
 
 GOOGLE = """\
@@ -68,7 +70,15 @@ def test_verdict_alone_is_no_cause() -> None:
     assert causes("error: update failed\n") == []
 
 
-def test_program_that_lost_its_engine_is_not_the_cause() -> None:
-    lost = "    pulumi:pulumi:Stack adk-gke-sandbox-staging  error: Program failed with an unhandled exception:\n"
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Program failed with an unhandled exception:",
+        "Detected that /cache/pulumi-resource-kubernetes exited prematurely.",
+        "grpc: the client connection is closing",
+    ],
+)
+def test_what_the_engine_ends_because_of_an_error_is_not_the_cause(said: str) -> None:
+    lost = f"    pulumi:pulumi:Stack adk-gke-sandbox-staging  error: {said}\n"
     assert causes(lost + GOOGLE)[0].startswith("cluster (gcp:container:Cluster): googleapi: Error 403")
-    assert causes(lost) == ["Program failed with an unhandled exception:"]
+    assert causes(lost) == [said]

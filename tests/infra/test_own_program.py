@@ -19,7 +19,7 @@ from infra.environment import FORMER_NAMES
 from infra.local import engine, stack
 from infra.local.layout import Layout
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SANDBOX = "sandbox"
 """What the example calls the component."""

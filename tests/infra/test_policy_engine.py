@@ -21,7 +21,7 @@ from infra.local import stack
 from infra.local.layout import Layout
 from infra.policy import exceptions, pack
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STANDIN = Path(cloud.__file__).parent

@@ -32,9 +32,6 @@ class Fault(StrEnum):
     GRANT_LATE = "grant-late"
     """A grant that was made and does not act yet."""
 
-    DENIED = "denied"
-    """Whoever runs the engine lacks a permission."""
-
     HANG = "hang"
     """Made, but the answer never comes: for tests that kill the engine meanwhile."""
 
@@ -100,17 +97,12 @@ def _write(path: Path, orders: list[Json]) -> None:
 def before(fault: Fault | None, verb: str, kind: Kind, inputs: Json) -> None:
     """Raise what the API answers at once."""
     project = inputs.get("project")
-    permission = kind.permission if verb == "create" else kind.other(verb)
     prefix = "error creating NodePool: " if verb == "create" and kind.token == POOL else ""
     if fault is Fault.QUOTA:
         raise CloudError(
             f'{prefix}googleapi: Error 403: Insufficient regional quota to satisfy request: resource "CPUS": request '
             "requires '12.0' and is short '4.0'. project has a quota of '8.0' with '8.0' available. View and manage "
             f"quotas at https://console.cloud.google.com/iam-admin/quotas?usage=USED&project={project}., forbidden"
-        )
-    if fault is Fault.DENIED:
-        raise CloudError(
-            f'{prefix}googleapi: Error 403: Required "{permission}" permission(s) for "projects/{project}"., forbidden'
         )
     if fault is Fault.GRANT_LATE:
         raise CloudError(

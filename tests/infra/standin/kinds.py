@@ -106,10 +106,6 @@ class Kind:
     release: Callable[[World, Json], None] = _nothing
     outputs: Callable[[World, Json], Json] = _no_outputs
 
-    def other(self, verb: str) -> str:
-        """Return the permission for another verb than create."""
-        return f"{self.permission.rsplit('.', 1)[0]}.{verb}"
-
     def field(self, path: str) -> Field:
         """Return what is known of a field; indexes in its path do not count."""
         return self.fields.get(re.sub(r"\[\d+\]", "", path), PLAIN)
