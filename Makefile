@@ -36,7 +36,7 @@ test-load: .venv/ready up ## fifty executions at once
 	@.venv/bin/pytest -m long tests/cluster/test_load.py
 
 check: .venv/ready ## formatting, lint, types
-	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy --cache-dir $(CACHE)/mypy
 
 bench: .venv/ready up ## ours and ADK's own executor side by side
 	@$(PYTHON) tests/bench/compare.py

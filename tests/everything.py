@@ -24,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "adk-gke-sandbox")
 LOCAL = (sys.executable, str(ROOT / "infra" / "local"))
 # Two runs at once would overwrite each other's cache.
 PYTEST = (str(BIN / "pytest"), "-p", "no:cacheprovider", "-m")
@@ -62,7 +63,7 @@ EVERYTHING: Sequence[Sequence[Lane]] = (
         [
             ("unit and infra", [*PYTEST, f"{TOGETHER} and not cluster", "tests/unit", "tests/infra"]),
             # In the lane that ends first.
-            ("types", [str(BIN / "mypy")]),
+            ("types", [str(BIN / "mypy"), "--cache-dir", str(CACHE / "mypy")]),
         ],
         # Mostly waits, for Pulumi's engine and the API server.
         [("engine", [*PYTEST, f"{TOGETHER} and cluster", "tests/unit", "tests/infra"])],

@@ -18,18 +18,21 @@ from adk_gke_sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
+COLUMNS = 80
+"""The narrowest terminal that it is made for."""
+
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
-@pytest.fixture(scope="module", params=[80, 120])
-def shown(request: pytest.FixtureRequest, contract: Contract, agent_kubeconfig: Path) -> str:
+@pytest.fixture(scope="module")
+def shown(contract: Contract, agent_kubeconfig: Path) -> str:
     sandbox = Sandbox(ExecutorConfig.from_contract(contract, kubeconfig_path=str(agent_kubeconfig)))
     over = threading.Event()
     with ThreadPoolExecutor() as pool:
         # Somebody else's execution, which goes on all the time.
         theirs = pool.submit(sandbox.run, "import time; time.sleep(280)", aborted=over.is_set)
         try:
-            environment = {**os.environ, "COLUMNS": str(request.param)}
+            environment = {**os.environ, "COLUMNS": str(COLUMNS)}
             command = [sys.executable, str(DEMO)]
             done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
         finally:
@@ -37,7 +40,7 @@ def shown(request: pytest.FixtureRequest, contract: Contract, agent_kubeconfig: 
         assert theirs.result().started
     sandbox.close()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= request.param
+    assert max(map(len, done.stdout.splitlines())) <= COLUMNS
     return done.stdout
 
 

@@ -30,7 +30,7 @@ from kubernetes.config import kube_config
 from infra.local import credentials
 from infra.local.layout import Layout
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 WAIT_SECONDS: Final = 100
 AT_ONCE: Final = 6

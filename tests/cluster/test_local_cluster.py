@@ -48,12 +48,18 @@ def traces(layout: Layout) -> dict[str, list[str]]:
 NOTHING: dict[str, list[str]] = {kind: [] for kind in traces(SECOND)}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_stays() -> Iterator[None]:
+    yield
+    local("down")
+
+
 @pytest.fixture
-def second() -> Iterator[Layout]:
+def second() -> Layout:
+    """The second cluster; it is up already if the test before has left it so."""
     done = local("up")
     assert done.returncode == 0, done.stderr
-    yield SECOND
-    local("down")
+    return SECOND
 
 
 def test_second_up_on_a_healthy_cluster_restarts_nothing(layout: Layout) -> None:
@@ -79,18 +85,13 @@ def test_nothing_of_ours_listens_on_the_machines_own_addresses(layout: Layout) -
     assert all(Path(f"/proc/{pid}/ns/net").stat().st_ino != here for pid in ours)
 
 
-def test_down_leaves_nothing(second: Layout) -> None:
-    assert traces(second)["processes"]
-    done = local("down")
-    assert done.returncode == 0, done.stderr
-    assert traces(second) == NOTHING
-
-
-def test_down_leaves_nothing_after_every_daemon_was_killed(second: Layout) -> None:
-    for pid in processes.running(second).values():
-        os.kill(pid, signal.SIGKILL)
-    assert local("down").returncode == 0
-    assert traces(second) == NOTHING
+def test_two_ups_at_once_do_not_fight() -> None:
+    local("down")
+    command = [sys.executable, str(ROOT / "infra" / "local"), "--name", SECOND.name, "up"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert sum("node ready" in text for text in errors) == 1
 
 
 def test_a_daemon_that_was_killed_is_started_again(second: Layout) -> None:
@@ -110,16 +111,18 @@ def test_up_starts_a_half_dead_cluster_anew(second: Layout) -> None:
     assert local("status").returncode == 0
 
 
-def test_two_ups_at_once_do_not_fight() -> None:
-    command = [sys.executable, str(ROOT / "infra" / "local"), "--name", SECOND.name, "up"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        errors = [process.communicate()[1] for process in both]
-        assert [process.returncode for process in both] == [0, 0], errors
-        assert sum("node ready" in text for text in errors) == 1
-    finally:
-        local("down")
-    assert traces(SECOND) == NOTHING
+def test_down_leaves_nothing(second: Layout) -> None:
+    assert traces(second)["processes"]
+    done = local("down")
+    assert done.returncode == 0, done.stderr
+    assert traces(second) == NOTHING
+
+
+def test_down_leaves_nothing_after_every_daemon_was_killed(second: Layout) -> None:
+    for pid in processes.running(second).values():
+        os.kill(pid, signal.SIGKILL)
+    assert local("down").returncode == 0
+    assert traces(second) == NOTHING
 
 
 def test_two_clusters_differ_in_every_name() -> None:

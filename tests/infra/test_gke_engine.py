@@ -214,6 +214,11 @@ def test_up_makes_the_objects_on_a_real_api_server(staging: Trial, core: client.
     assert core.read_namespaced_resource_quota("sandbox", staging.sandbox).spec.hard["count/secrets"] == "0"
 
 
+def test_preview_of_staging_has_no_changes(staging: Trial) -> None:
+    staging.unchanged()
+    staging.unchanged("--refresh")
+
+
 @pytest.mark.parametrize(
     "variant", [pytest.param(name, marks=() if name in IN_SHORT else pytest.mark.long) for name in VARIANTS]
 )
