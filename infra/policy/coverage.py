@@ -253,10 +253,10 @@ def _publishing() -> Iterator[str]:
     yield "cd build/policy"
     yield "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
     yield "pulumi policy publish my-organization"
-    yield "pulumi policy enable my-organization/adk-gke-sandbox latest"
     yield "```"
     yield ""
     yield (
+        "`pulumi policy enable` takes it into a policy group. "
         f"Exceptions are then those of `infra/policy/{exceptions.FILE.name}` when it was published. "
         "[Policy packs](https://www.pulumi.com/docs/insights/policy/policy-packs/)."
     )

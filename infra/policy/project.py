@@ -20,6 +20,7 @@ from infra.policy.rule import (
     StackRule,
     at,
     items,
+    present,
     shown,
     wants,
 )
@@ -51,10 +52,10 @@ def grants(resource: Resource) -> Iterator[tuple[str, list[str]]]:
     inputs = resource.inputs
     if not resource.type.startswith("gcp:") or resource.kind.endswith("Remove"):
         return
-    if "policyData" in inputs:
+    if present(inputs, "policyData"):
         for binding in json.loads(at(inputs, "policyData") or "{}").get("bindings", ()):
             yield binding["role"], binding["members"]
-    elif "role" in inputs and ("member" in inputs or "members" in inputs):
+    elif present(inputs, "role") and (present(inputs, "member") or present(inputs, "members")):
         found: list[str] = []
         with contextlib.suppress(UnknownValueError):
             found.append(at(inputs, "member"))
