@@ -13,37 +13,14 @@ from typing import Final
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from adk_gke_sandbox.contract import CONFIG_MAPS, JOBS, PODS, Contract, policy_name
+from adk_gke_sandbox.contract import Contract, policy_name
 from infra.access import metadata
 from infra.admission.cel import VARIABLES
-from infra.admission.config_maps import NOT_PUBLISHED
-from infra.admission.rules import rules
+from infra.admission.rules import CONDITIONS, OBJECTS, rules
 
 _admission = kubernetes.admissionregistration.v1
 
-_NEW: Final = 'request.operation == "CREATE"'
-
-_CONDITIONS: Final = {
-    # Only a changed spec is looked at. Controllers remove finalizers, and people change labels, of objects that an
-    # earlier policy let in; refused, such an object could never be deleted.
-    PODS: {"new-or-changed": f"{_NEW} || object.spec != oldObject.spec"},
-    JOBS: {"new-or-changed": f"{_NEW} || object.spec != oldObject.spec"},
-    CONFIG_MAPS: {
-        "new-or-changed": " || ".join(
-            [_NEW, *(f"object.?{field} != oldObject.?{field}" for field in ("data", "binaryData", "immutable"))]
-        ),
-        "not-published": NOT_PUBLISHED,
-    },
-}
-
-_RESOURCES: Final = {
-    # The two others change the spec of a running pod.
-    PODS: ("", ["pods", "pods/ephemeralcontainers", "pods/resize"]),
-    JOBS: ("batch", ["jobs"]),
-    CONFIG_MAPS: ("", ["configmaps"]),
-}
-
-KINDS: Final = tuple(_RESOURCES)
+KINDS: Final = tuple(OBJECTS)
 
 
 def policies(name: str, contract: Contract, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
@@ -71,7 +48,7 @@ def policies(name: str, contract: Contract, opts: pulumi.ResourceOptions) -> lis
 
 def policy_spec(contract: Contract, kind: str) -> _admission.ValidatingAdmissionPolicySpecArgs:
     """Return the policy for a kind of object."""
-    group, resources = _RESOURCES[kind]
+    group, resources = OBJECTS[kind]
     return _admission.ValidatingAdmissionPolicySpecArgs(
         failure_policy="Fail",
         match_constraints=_admission.MatchResourcesArgs(
@@ -83,7 +60,7 @@ def policy_spec(contract: Contract, kind: str) -> _admission.ValidatingAdmission
         ),
         match_conditions=[
             _admission.MatchConditionArgs(name=name, expression=expression)
-            for name, expression in _CONDITIONS[kind].items()
+            for name, expression in CONDITIONS[kind].items()
         ],
         variables=[
             _admission.VariableArgs(name=name, expression=expression) for name, expression in VARIABLES[kind].items()

@@ -7,7 +7,7 @@ deadline: the pods of a Deployment of idle sandboxes are under them, too. The pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from adk_gke_sandbox.cluster.manifests import DEADLINE_MARGIN_SECONDS
@@ -23,7 +23,7 @@ from adk_gke_sandbox.contract import (
     Contract,
 )
 from infra.admission.cel import Rule, broken, literal, told
-from infra.admission.config_maps import config_map_rules
+from infra.admission.config_maps import NOT_PUBLISHED, config_map_rules
 from infra.admission.made import made_rules
 
 EPHEMERAL_STORAGE_CEILING_MIB: Final = 1024
@@ -86,6 +86,30 @@ GIVEN_TOLERATIONS: Final = (
 """Keys of tolerations that clusters give to every pod before policies see it; none leads to other nodes than ours."""
 
 RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
+
+_NEW: Final = 'request.operation == "CREATE"'
+
+CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    # Only a changed spec is looked at. Controllers remove finalizers, and people change labels, of objects that an
+    # earlier policy let in; refused, such an object could never be deleted.
+    PODS: {"new-or-changed": f"{_NEW} || object.spec != oldObject.spec"},
+    JOBS: {"new-or-changed": f"{_NEW} || object.spec != oldObject.spec"},
+    CONFIG_MAPS: {
+        "new-or-changed": " || ".join(
+            [_NEW, *(f"object.?{field} != oldObject.?{field}" for field in ("data", "binaryData", "immutable"))]
+        ),
+        "not-published": NOT_PUBLISHED,
+    },
+}
+"""By kind of object, when a policy looks at one: its match conditions."""
+
+OBJECTS: Final[Mapping[str, tuple[str, list[str]]]] = {
+    # The two others change the spec of a running pod.
+    PODS: ("", ["pods", "pods/ephemeralcontainers", "pods/resize"]),
+    JOBS: ("batch", ["jobs"]),
+    CONFIG_MAPS: ("", ["configmaps"]),
+}
+"""By kind of object, API group and resources that its policy is for."""
 
 _EVERYBODY: Final = (PODS, JOBS, CONFIG_MAPS)
 _SECURITY: Final = "variables.container.?securityContext"

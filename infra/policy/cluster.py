@@ -6,19 +6,17 @@ Names and limits of the fields: https://www.pulumi.com/registry/packages/gcp/api
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Final
 
 from pulumi_policy import Severity
 
-from infra.policy.rule import Resource, ResourceRule, at, items, present, refuses, wants, wants_all, wants_some
+from infra.policy.network import is_nearly_everybody
+from infra.policy.rule import Resource, ResourceRule, at, items, refuses, shown, wants, wants_all, wants_some
 
 CLUSTER: Final = "gcp:container/cluster:Cluster"
 
 _GKE: Final = "https://cloud.google.com/kubernetes-engine/docs/"
-_WIDE_PREFIX: Final = 8
-"""A block of more addresses than a private network can have is no restriction."""
 
 
 def is_autopilot(cluster: Resource) -> bool:
@@ -45,21 +43,9 @@ def _control_plane_is_for_some_networks(cluster: Resource) -> Iterator[str]:
         yield f"{path} is not set, so every address may connect to the control plane"
     elif at(cluster.inputs, f"{path}.gcpPublicCidrsAccessEnabled"):
         yield f"{path}.gcpPublicCidrsAccessEnabled is true, so every machine of Google Cloud may connect"
-    for block in items(cluster.inputs, f"{path}.cidrBlocks"):
-        network = ipaddress.ip_network(block["cidrBlock"], strict=False)
-        if network.prefixlen < _WIDE_PREFIX:
-            yield f"{path}.cidrBlocks has {network}"
-
-
-def _nodes_have_an_identity(cluster: Resource) -> Iterator[str]:
-    if is_autopilot(cluster):
-        path = "clusterAutoscaling.autoProvisioningDefaults.serviceAccount"
-    elif at(cluster.inputs, "removeDefaultNodePool"):
-        return
-    else:
-        path = "nodeConfig.serviceAccount"
-    if not present(cluster.inputs, path):
-        yield f"{path} is not set, so nodes run as the project's default account, which may be an editor of it"
+    blocks = [block["cidrBlock"] for block in items(cluster.inputs, f"{path}.cidrBlocks")]
+    if is_nearly_everybody(blocks):
+        yield f"{path}.cidrBlocks has {shown(blocks)}, which is nearly everybody"
 
 
 RULES: Final = (
@@ -155,16 +141,6 @@ RULES: Final = (
         advisory=True,
         types=(CLUSTER,),
         checks=(wants("binaryAuthorization.evaluationMode", "PROJECT_SINGLETON_POLICY_ENFORCE"),),
-    ),
-    ResourceRule(
-        name="cluster-node-identity",
-        title="No node runs as the default account of Compute Engine",
-        cis=("5.2.1",),
-        severity=Severity.CRITICAL,
-        remedy="Give nodes an account of their own; on Standard, set remove_default_node_pool=True as well",
-        url=f"{_GKE}how-to/hardening-your-cluster#use_least_privilege_sa",
-        types=(CLUSTER,),
-        checks=(_nodes_have_an_identity,),
     ),
     ResourceRule(
         name="workload-identity",

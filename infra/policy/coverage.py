@@ -145,7 +145,7 @@ RECOMMENDATIONS: Final[Mapping[str, Recommendation]] = {
 
 def page() -> str:
     """Return the page of documentation."""
-    return "\n".join([*_head(), "", *_recommendations(), "", *_rules(), "", *_exceptions(), ""])
+    return "\n".join([*_head(), "", *_recommendations(), "", *_rules(), "", *_exceptions(), "", *_publishing(), ""])
 
 
 def _head() -> Iterator[str]:
@@ -231,6 +231,34 @@ def _exceptions() -> Iterator[str]:
         "An entry without a reason or an end, past its end, or for a resource that is not there exempts nothing and is "
         "itself a violation, under the name `exceptions`. A rule that is made `advisory` or `disabled` with "
         "`--policy-pack-config` needs no entry: let CI run without that option."
+    )
+
+
+def _publishing() -> Iterator[str]:
+    yield "## For every stack of an organization"
+    yield ""
+    yield (
+        "With `--policy-pack` a branch brings its own rules. `pulumi policy publish` gives the pack to an organization "
+        "of Pulumi Cloud, which then holds every stack of a policy group to it, whatever a branch says. It takes a "
+        "folder with all that the pack imports. Nobody has published this one yet: a bucket has no policy groups."
+    )
+    yield ""
+    yield "```bash"
+    yield "mkdir -p build/policy/infra"
+    yield "cp -r infra/policy infra/admission build/policy/infra/"
+    yield "cp -r runtime/adk_gke_sandbox build/policy/"
+    yield "cp infra/policy/PulumiPolicy.yaml infra/policy/__main__.py build/policy/"
+    yield "cp requirements/infra.txt build/policy/requirements.txt"
+    yield "echo .venv > build/policy/.gitignore   # or it is uploaded"
+    yield "cd build/policy"
+    yield "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
+    yield "pulumi policy publish my-organization"
+    yield "```"
+    yield ""
+    yield (
+        "`pulumi policy enable` takes it into a policy group. "
+        f"Exceptions are then those of `infra/policy/{exceptions.FILE.name}` when it was published. "
+        "[Policy packs](https://www.pulumi.com/docs/insights/policy/policy-packs/)."
     )
 
 

@@ -6,13 +6,15 @@ That namespace is told by the stack's own roles (`objects.sandbox_namespaces`): 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pulumi_policy import Severity
 
 from infra.policy import objects
-from infra.policy.project import GRANTS, members
+from infra.policy.network import INSIDE, is_nearly_everybody
+from infra.policy.project import grants
 from infra.policy.rule import Finding, Resource, ResourceRule, Rule, StackRule, Survey, at, items, shown
 
 _K8S: Final = "https://kubernetes.io/docs/"
@@ -23,26 +25,14 @@ _BOTH: Final = frozenset({"Ingress", "Egress"})
 _NO_OBJECTS: Final = ("count/secrets", "count/services", "count/persistentvolumeclaims")
 _BOUNDED: Final = ("count/pods", "count/jobs.batch", "limits.cpu", "limits.memory", "limits.ephemeral-storage")
 
-_DNS: Final = ("kube-dns", "node-local-dns")
-_NODE_LOCAL_DNS: Final = ipaddress.ip_network("169.254.20.10/32")
-"""GKE's DNS cache (https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache)."""
+_HOST: Final = re.compile(r"([a-z0-9*-]+\.)*[a-z0-9-]+\.[a-z][a-z0-9-]*\.?", re.ASCII)
+"""A host, or some below a domain that somebody owns; of a top-level domain alone, as in `*.com`, nobody does
+(https://cloud.google.com/kubernetes-engine/docs/how-to/fqdn-network-policies)."""
 
-_INSIDE: Final = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "fc00::/7",
-            "fe80::/10",
-        ),
-    )
-)
-"""Addresses of nodes, pods, services, the control plane and the metadata server
-(https://www.iana.org/assignments/iana-ipv4-special-registry)."""
+_DNS: Final = ("kube-dns", "node-local-dns")
+_DNS_PORTS: Final = frozenset({("TCP", 53), ("UDP", 53)})
+"""A single address on these ports alone is a name server: the cache of a node, Cloud DNS at the metadata server's
+address, the Service `kube-dns` (https://github.com/gke-labs/kube-agents/pull/1169: no credentials on this port)."""
 
 
 def _labels(namespace: Resource) -> Mapping[str, Any]:
@@ -66,6 +56,12 @@ def _opens_to_the_network(resource: Resource) -> Iterator[str]:
         yield f"{resource.kind} {objects.name(resource)} makes pods reachable from outside the cluster"
 
 
+def _is_of_a_known_kind(resource: Resource) -> Iterator[str]:
+    if not objects.is_known(resource):
+        kind = resource.type.removeprefix("kubernetes:")
+        yield f"{kind} {objects.name(resource) or resource.name} is of a kind that no rule looks at"
+
+
 def _of_each_namespace(wrong: Callable[[Resource, Sequence[Resource]], Iterator[str]]) -> Survey:
     def survey(resources: Sequence[Resource]) -> Iterator[Finding]:
         for namespace in objects.of(resources, "Namespace"):
@@ -76,14 +72,6 @@ def _of_each_namespace(wrong: Callable[[Resource, Sequence[Resource]], Iterator[
             ]
             for text in wrong(namespace, inside):
                 yield Finding(f"namespace {objects.name(namespace)} {text}", namespace)
-
-    return survey
-
-
-def _of_each_sandbox_namespace(wrong: Callable[[str, Sequence[Resource]], Iterator[Finding]]) -> Survey:
-    def survey(resources: Sequence[Resource]) -> Iterator[Finding]:
-        for namespace in sorted(objects.sandbox_namespaces(resources)):
-            yield from wrong(namespace, resources)
 
     return survey
 
@@ -120,15 +108,20 @@ def _tokens_without_rights(resources: Sequence[Resource]) -> Iterator[Finding]:
 
 
 def _is_not_restricted(namespace: str, resources: Sequence[Resource]) -> Iterator[Finding]:
-    for each in objects.of(resources, "Namespace"):
-        if objects.name(each) == namespace and (level := _labels(each).get(_ENFORCE)) != "restricted":
+    made = [each for each in objects.of(resources, "Namespace") if objects.name(each) == namespace]
+    for each in made:
+        if (level := _labels(each).get(_ENFORCE)) != "restricted":
             yield Finding(f"namespace {namespace} has label {_ENFORCE} {shown(level)}", each)
+    if not made:
+        yield Finding(f"namespace {namespace} is none of the stack's, so nobody knows its labels")
 
 
 def _is_not_bounded(namespace: str, resources: Sequence[Resource]) -> Iterator[Finding]:
     inside = [each for each in resources if objects.is_object(each) and objects.namespace(each) == namespace]
     hard: dict[str, Any] = {}
     for quota in objects.of(inside, "ResourceQuota"):
+        if any(at(quota.inputs, f"spec.{scope}") for scope in ("scopes", "scopeSelector")):
+            continue  # it is for some pods only
         hard.update(at(quota.inputs, "spec.hard") or {})
     if missing := [name for name in _BOUNDED if name not in hard]:
         yield Finding(f"no ResourceQuota of namespace {namespace} bounds {', '.join(missing)}")
@@ -138,31 +131,6 @@ def _is_not_bounded(namespace: str, resources: Sequence[Resource]) -> Iterator[F
         yield Finding(f"namespace {namespace} has no LimitRange")
 
 
-def _is_not_admission_controlled(namespace: str, resources: Sequence[Resource]) -> Iterator[Finding]:
-    held: set[str] = set()
-    bindings = list(objects.of(resources, "ValidatingAdmissionPolicyBinding"))
-    for policy in objects.of(resources, "ValidatingAdmissionPolicy"):
-        if not any(_binds(binding, policy, namespace) for binding in bindings):
-            continue
-        for rule in items(policy.inputs, "spec.matchConstraints.resourceRules"):
-            if {"CREATE", "UPDATE"} <= set(items(rule, "operations")):
-                held |= set(items(rule, "resources"))
-    if missing := [each for each in ("configmaps", "jobs", "pods", "pods/ephemeralcontainers") if each not in held]:
-        yield Finding(f"no policy that fails closed and denies is bound to namespace {namespace} for {shown(missing)}")
-
-
-def _binds(binding: Resource, policy: Resource, namespace: str) -> bool:
-    """Whether a binding makes the API server refuse what a policy refuses, in a namespace."""
-    selector = at(binding.inputs, "spec.matchResources.namespaceSelector.matchLabels") or {}
-    return (
-        at(binding.inputs, "spec.policyName") == objects.name(policy)
-        and "Deny" in items(binding.inputs, "spec.validationActions")
-        and selector.get("kubernetes.io/metadata.name", namespace) == namespace
-        # Left out, Kubernetes fails closed.
-        and at(policy.inputs, "spec.failurePolicy") in (None, "Fail")
-    )
-
-
 def _reaches_inside(namespace: str, resources: Sequence[Resource]) -> Iterator[Finding]:
     for policy in objects.of(resources, "NetworkPolicy"):
         if objects.namespace(policy) != namespace:
@@ -170,30 +138,38 @@ def _reaches_inside(namespace: str, resources: Sequence[Resource]) -> Iterator[F
         for rule in items(policy.inputs, "spec.egress"):
             peers = items(rule, "to")
             reached = [] if peers else ["every address"]
+            names = _resolves_names_alone(rule)
             for peer in peers:
-                reached += _private_part(peer["ipBlock"]) if "ipBlock" in peer else _pods(peer)
+                reached += _private_part(peer["ipBlock"], names) if "ipBlock" in peer else _pods(peer, names)
             if reached:
                 yield Finding(f"NetworkPolicy {objects.name(policy)} allows {', '.join(reached)}", policy)
 
 
-def _pods(peer: Mapping[str, Any]) -> list[str]:
+def _resolves_names_alone(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule is for port 53 and no other; a range of ports may hold others."""
+    ports = items(rule, "ports")
+    found = {(at(each, "protocol") or "TCP", at(each, "port")) for each in ports}
+    return bool(found) and found <= _DNS_PORTS and not any(at(each, "endPort") for each in ports)
+
+
+def _pods(peer: Mapping[str, Any], names: bool) -> list[str]:
     """Return which pods a peer is, unless it is the cluster's DNS."""
     namespace = at(peer, "namespaceSelector.matchLabels") or {}
     labels = at(peer, "podSelector.matchLabels") or {}
-    if namespace.get("kubernetes.io/metadata.name") == "kube-system" and labels.get("k8s-app") in _DNS:
+    if names and namespace.get("kubernetes.io/metadata.name") == "kube-system" and labels.get("k8s-app") in _DNS:
         return []
     return [f"pods ({', '.join(f'{key}={value}' for key, value in {**namespace, **labels}.items()) or 'all'})"]
 
 
-def _private_part(block: Mapping[str, Any]) -> list[str]:
-    """Return the private ranges that a block of addresses lets through."""
+def _private_part(block: Mapping[str, Any], names: bool) -> list[str]:
+    """Return the private ranges that a block of addresses lets through, unless it is a name server."""
     cidr = ipaddress.ip_network(block["cidr"], strict=False)
-    if cidr == _NODE_LOCAL_DNS:
+    if names and cidr.num_addresses == 1:
         return []
     kept = [ipaddress.ip_network(each, strict=False) for each in block.get("except") or ()]
     return [
         str(private)
-        for private in _INSIDE
+        for private in INSIDE
         if private.version == cidr.version
         and private.overlaps(cidr)
         and not any(each.version == private.version and _within(private, cidr, each) for each in kept)
@@ -206,13 +182,67 @@ def _within(private: Any, cidr: Any, excepted: Any) -> bool:
 
 
 def _has_an_identity_at_google(namespace: str, resources: Sequence[Resource]) -> Iterator[Finding]:
-    ours = (f"/subject/ns/{namespace}/", f"/namespace/{namespace}", f".svc.id.goog[{namespace}/")
-    for grant in resources:
-        if grant.type not in GRANTS:
-            continue
-        for member in members(grant):
-            if any(each in f"{member}/" or member.endswith(each) for each in ours):
-                yield Finding(f"{member} gets {shown(at(grant.inputs, 'role'))}", grant)
+    """Yield grants to the namespace, to one of its accounts, or to everybody in the cluster or the pool of identities.
+
+    https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity#principal-id-examples
+    """
+    ours = (f"/subject/ns/{namespace}/", f"/namespace/{namespace}/", f".svc.id.goog[{namespace}/", ".svc.id.goog/*/")
+    for each in resources:
+        for role, members in grants(each):
+            for member in members:
+                if "/kubernetes.cluster/" in member or any(part in f"{member}/" for part in ours):
+                    yield Finding(f"{member} gets {role}", each)
+
+
+def _everybody_is_let_through(resources: Sequence[Resource]) -> Iterator[Finding]:
+    """Yield the policies that take back what the one that denies everything says."""
+    sandboxes = objects.sandbox_namespaces(resources)
+    for policy in objects.of(resources, "NetworkPolicy"):
+        where = f"NetworkPolicy {objects.name(policy)} of namespace {objects.namespace(policy)}"
+        came, went = items(policy.inputs, "spec.ingress"), items(policy.inputs, "spec.egress")
+        if came and objects.namespace(policy) in sandboxes:
+            yield Finding(f"{where} lets somebody in to sandboxes, which serve nobody", policy)
+        elif any(_is_everybody(items(rule, "from"), any_address=True) for rule in came):
+            yield Finding(f"{where} lets everybody in", policy)
+        if any(_is_everybody(items(rule, "to"), any_address=not _has_some_ports(rule)) for rule in went) and (
+            objects.namespace(policy) not in sandboxes  # sandbox-network is stricter
+        ):
+            yield Finding(f"{where} lets everything out", policy)
+    for policy in objects.of(resources, "FQDNNetworkPolicy"):
+        for rule in items(policy.inputs, "spec.egress"):
+            hosts = [str(at(match, "name") or at(match, "pattern")) for match in items(rule, "matches")] or [
+                "every host"
+            ]
+            if wide := [host for host in hosts if not _HOST.fullmatch(host)]:
+                yield Finding(
+                    f"FQDNNetworkPolicy {objects.name(policy)} lets pods connect to {shown(wide)}, which is nobody's "
+                    "domain",
+                    policy,
+                )
+
+
+def _is_everybody(peers: Sequence[Mapping[str, Any]], *, any_address: bool) -> bool:
+    """Whether the peers of a rule leave nobody out: no pod of the cluster, or next to no address where that counts."""
+    return (
+        not peers
+        or any("namespaceSelector" in peer and not _names_pods(peer) for peer in peers)
+        or (any_address and is_nearly_everybody(peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer))
+    )
+
+
+def _names_pods(peer: Mapping[str, Any]) -> bool:
+    """Whether a peer says which pods or namespaces it is, and not only which it is not."""
+    return any(
+        at(peer, f"{selector}.matchLabels")
+        or any(each["operator"] == "In" for each in items(peer, f"{selector}.matchExpressions"))
+        for selector in ("namespaceSelector", "podSelector")
+    )
+
+
+def _has_some_ports(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule is for single ports."""
+    ports = items(rule, "ports")
+    return bool(ports) and all(at(each, "port") and not at(each, "endPort") for each in ports)
 
 
 _NAMESPACED: Final = tuple(
@@ -249,7 +279,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.CRITICAL,
         remedy="Label it pod-security.kubernetes.io/enforce=restricted",
         url=f"{_K8S}concepts/security/pod-security-standards/#restricted",
-        survey=_of_each_sandbox_namespace(_is_not_restricted),
+        survey=objects.of_each_sandbox_namespace(_is_not_restricted),
     ),
     StackRule(
         name="default-deny",
@@ -261,13 +291,22 @@ RULES: Final[tuple[Rule, ...]] = (
         survey=_of_each_namespace(_no_default_deny),
     ),
     StackRule(
+        name="open-network",
+        title="No policy lets everybody in or everything out, and nobody comes in to sandboxes",
+        cis=("4.3.2",),
+        severity=Severity.CRITICAL,
+        remedy="Name who may connect to whom: labels of pods, addresses with ports, hosts such as *.example.com",
+        url=f"{_K8S}concepts/services-networking/network-policies/#allow-all-ingress-traffic",
+        survey=_everybody_is_let_through,
+    ),
+    StackRule(
         name="sandbox-network",
         title="A sandbox reaches no private address: no node, no pod, no API server, no metadata server",
         cis=("5.4.1",),
         severity=Severity.CRITICAL,
         remedy="Except the private ranges from the block; a sandbox needs none of them",
         url="https://cloud.google.com/kubernetes-engine/docs/how-to/protecting-cluster-metadata",
-        survey=_of_each_sandbox_namespace(_reaches_inside),
+        survey=objects.of_each_sandbox_namespace(_reaches_inside),
     ),
     StackRule(
         name="default-account",
@@ -292,7 +331,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.CRITICAL,
         remedy="Grant the role to the agents' ServiceAccount, in the other namespace",
         url="https://cloud.google.com/kubernetes-engine/docs/how-to/workload-identity",
-        survey=_of_each_sandbox_namespace(_has_an_identity_at_google),
+        survey=objects.of_each_sandbox_namespace(_has_an_identity_at_google),
     ),
     StackRule(
         name="sandbox-quota",
@@ -300,16 +339,18 @@ RULES: Final[tuple[Rule, ...]] = (
         cis=("4.4.1", "4.4.2", "5.9.1"),
         remedy="Add it to the ResourceQuota of the namespace; a LimitRange fills what a pod leaves out",
         url=f"{_K8S}concepts/policy/resource-quotas/",
-        survey=_of_each_sandbox_namespace(_is_not_bounded),
+        survey=objects.of_each_sandbox_namespace(_is_not_bounded),
     ),
-    StackRule(
-        name="sandbox-admission",
-        title="The API server refuses sandboxes that the contract does not describe",
-        cis=("4.5.1", "4.6.2", "4.6.3", "5.1.4", "5.10.3"),
+    ResourceRule(
+        name="known-kinds",
+        title="Every object in the cluster is of a kind that rules look at, and the stack starts no pods",
+        cis=("4.3.2", "4.6.3"),
         severity=Severity.CRITICAL,
-        remedy="Bind the policies with validationActions Deny and failurePolicy Fail to the namespace of sandboxes",
-        url=f"{_K8S}reference/access-authn-authz/validating-admission-policy/",
-        survey=_of_each_sandbox_namespace(_is_not_admission_controlled),
+        remedy="Write networks as NetworkPolicy or FQDNNetworkPolicy, and start pods by a program of their own; for "
+        "another kind write a rule, and add it to KINDS of infra/policy/objects.py",
+        url=f"{_K8S}concepts/security/rbac-good-practices/#workload-creation",
+        checks=(_is_of_a_known_kind,),
+        applies=lambda resource: resource.type.startswith("kubernetes:"),
     ),
     ResourceRule(
         name="own-namespaces",
@@ -318,7 +359,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.MEDIUM,
         remedy="Set metadata.namespace to a namespace that the stack makes",
         url=f"{_K8S}concepts/overview/working-with-objects/namespaces/",
-        types=(*_NAMESPACED, *objects.PODS),
+        types=_NAMESPACED,
         checks=(_is_in_a_namespace_of_its_own,),
     ),
     ResourceRule(

@@ -1,36 +1,106 @@
-"""Rules for the network that nodes are in."""
+"""Rules for the network that nodes are in, and how many addresses a list of blocks lets in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from pulumi_policy import Severity
 
-from infra.policy.rule import Resource, ResourceRule, at, items, wants, wants_some
+from infra.policy.rule import Finding, Resource, ResourceRule, Rule, StackRule, at, items, shown, wants, wants_some
 
 SUBNETWORK: Final = "gcp:compute/subnetwork:Subnetwork"
 
+INSIDE: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "fc00::/7",
+            "fe80::/10",
+        ),
+    )
+)
+"""Addresses of nodes, pods, services, the control plane and the metadata server
+(https://www.iana.org/assignments/iana-ipv4-special-registry)."""
+
 _VPC: Final = "https://cloud.google.com/vpc/docs/"
-_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
+_FIREWALL: Final = "gcp:compute/firewall:Firewall"
+_FIREWALL_POLICY_RULES: Final = tuple(
+    f"gcp:compute/{kind[0].lower()}{kind[1:]}:{kind}"
+    for kind in (
+        "FirewallPolicyRule",
+        "FirewallPolicyWithRules",
+        "NetworkFirewallPolicyRule",
+        "NetworkFirewallPolicyWithRules",
+        "RegionNetworkFirewallPolicyRule",
+        "RegionNetworkFirewallPolicyWithRules",
+    )
+)
+"""What lets traffic in beside firewall rules (https://cloud.google.com/firewall/docs/firewall-policies-overview)."""
+
+_SOURCES: Final = ("srcAddressGroups", "srcFqdns", "srcNetworks", "srcSecureTags")
+"""What a rule of a firewall policy may name instead of addresses."""
+
+_NOBODY_NAMED: Final = ["0.0.0.0/0"]
+_TOLD: Final = 5
+"""How many blocks a message names."""
+
+_MOST: Final = {4: 2**24, 6: 2**112}
+"""Public addresses of all blocks together, by version of IP: a /8 and a /16. No organization's own networks are more,
+and everybody cut into pieces is still everybody."""
+
+
+def is_nearly_everybody(blocks: Iterable[str]) -> bool:
+    """Whether blocks, taken together, have more public addresses than somebody in particular can have."""
+    networks: list[Any] = [ipaddress.ip_network(block, strict=False) for block in blocks]
+    return any(
+        sum(map(_public, ipaddress.collapse_addresses(each for each in networks if each.version == version))) > most
+        for version, most in _MOST.items()
+    )
+
+
+def _public(network: Any) -> int:
+    inside = [each for each in INSIDE if each.version == network.version and each.overlaps(network)]
+    return int(network.num_addresses - sum(min(each.num_addresses, network.num_addresses) for each in inside))
 
 
 def _holds_machines(subnetwork: Resource) -> bool:
     return at(subnetwork.inputs, "purpose") in (None, "PRIVATE")
 
 
-def _lets_not_everybody_in(firewall: Resource) -> Iterator[str]:
-    if at(firewall.inputs, "direction") == "EGRESS" or not items(firewall.inputs, "allows"):
-        return
-    sources = items(firewall.inputs, "sourceRanges")
-    named = [items(firewall.inputs, key) for key in ("sourceTags", "sourceServiceAccounts")]
-    if open_to := [block for block in sources if block in _EVERYWHERE]:
-        yield f"sourceRanges has {', '.join(open_to)}"
-    elif not sources and not any(named):
-        yield "no source is named, which is everybody"
+def _lets_in(resource: Resource) -> Iterator[list[str]]:
+    """Yield the blocks of addresses of each rule that lets traffic in; none where it names its sources otherwise."""
+    inputs = resource.inputs
+    if resource.type == _FIREWALL:
+        if at(inputs, "direction") != "EGRESS" and items(inputs, "allows"):
+            named = any(items(inputs, key) for key in ("sourceTags", "sourceServiceAccounts"))
+            yield items(inputs, "sourceRanges") or ([] if named else _NOBODY_NAMED)
+    elif resource.type in _FIREWALL_POLICY_RULES:
+        for rule in items(inputs, "rules") or [inputs]:
+            if at(rule, "direction") != "EGRESS" and at(rule, "action") != "deny":
+                named = any(items(rule, f"match.{key}") for key in _SOURCES)
+                yield items(rule, "match.srcIpRanges") or ([] if named else _NOBODY_NAMED)
 
 
-RULES: Final = (
+def _everybody_comes_in(resources: Sequence[Resource]) -> Iterator[Finding]:
+    opened = [(resource, blocks) for resource in resources for blocks in _lets_in(resource) if blocks]
+    wide = [each for each in opened if is_nearly_everybody(each[1])]
+    for resource, blocks in wide:
+        more = f" and {len(blocks) - _TOLD} more" if len(blocks) > _TOLD else ""
+        who = "everybody" if blocks is _NOBODY_NAMED else f"{shown(blocks[:_TOLD])}{more}, which is nearly everybody"
+        yield Finding(f"{resource.kind} {resource.name} lets in {who}", resource)
+    if not wide and is_nearly_everybody(block for _, blocks in opened for block in blocks):
+        names = dict.fromkeys(resource.name for resource, _ in opened)
+        yield Finding(f"{', '.join(names)} together let in nearly everybody")
+
+
+RULES: Final[tuple[Rule, ...]] = (
     ResourceRule(
         name="flow-logs",
         title="The network logs who talks to whom",
@@ -61,15 +131,14 @@ RULES: Final = (
         types=("gcp:compute/network:Network",),
         checks=(wants("autoCreateSubnetworks", False),),
     ),
-    ResourceRule(
+    StackRule(
         name="open-firewall",
-        title="No firewall rule lets everybody reach nodes",
+        title="No firewall rule lets everybody reach nodes, and no two or two hundred together do",
         cis=("5.6.6",),
         severity=Severity.CRITICAL,
-        remedy="Name the addresses in source_ranges, or remove the rule: GKE makes the rules that it needs",
+        remedy="Name the addresses of somebody in particular, or remove the rule: GKE makes the rules that it needs",
         url="https://cloud.google.com/kubernetes-engine/docs/concepts/firewall-rules",
-        types=("gcp:compute/firewall:Firewall",),
-        checks=(_lets_not_everybody_in,),
+        survey=_everybody_comes_in,
     ),
     ResourceRule(
         name="nat-scope",

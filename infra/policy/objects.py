@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from infra.policy.rule import Resource, at, items
+from infra.policy.rule import Finding, Resource, Survey, at, items
 
-_STARTS: Final = ("pods", "jobs")
-
-_POD_SPEC: Final = {
-    "Pod": "spec",
-    "CronJob": "spec.jobTemplate.spec.template.spec",
-    **dict.fromkeys(
-        ("DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"), "spec.template.spec"
+KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "admissionregistration.k8s.io": frozenset({"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}),
+    "core": frozenset(
+        {
+            "ConfigMap",
+            "LimitRange",
+            "Namespace",
+            "PersistentVolumeClaim",
+            "ResourceQuota",
+            "Secret",
+            "Service",
+            "ServiceAccount",
+            # Of `default`, which Kubernetes makes; any other patch changes an object behind its rules' back.
+            "ServiceAccountPatch",
+        }
     ),
+    "gateway.networking.k8s.io": frozenset({"Gateway"}),
+    "monitoring.googleapis.com": frozenset({"ClusterPodMonitoring", "ClusterRules", "PodMonitoring", "Rules"}),
+    "networking.gke.io": frozenset({"FQDNNetworkPolicy"}),
+    "networking.k8s.io": frozenset({"Ingress", "NetworkPolicy"}),
+    "policy": frozenset({"PodDisruptionBudget"}),
+    "rbac.authorization.k8s.io": frozenset({"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}),
+    "scheduling.k8s.io": frozenset({"PriorityClass"}),
 }
-PODS: Final = tuple(f"kubernetes:{kind}" for kind in _POD_SPEC)
-"""Types of resources that hold a pod."""
+"""Kinds that rules look at, or that can do no harm, by API group. What another kind does, no rule sees: it may run
+programs, open networks or change objects on their way."""
+
+_COMPONENTS: Final = frozenset({"Chart", "ConfigFile", "ConfigGroup", "Directory"})
+"""Resources of Pulumi's that hold others, which rules see
+(https://www.pulumi.com/registry/packages/kubernetes/api-docs/)."""
+
+_GROUPS: Final = frozenset(
+    {"", "coordination.k8s.io", "discovery.k8s.io", "events.k8s.io", "networking.k8s.io", "policy"}
+)
+_INERT: Final = frozenset(
+    {
+        "configmaps",
+        "endpoints",
+        "endpointslices",
+        "events",
+        "leases",
+        "limitranges",
+        "networkpolicies",
+        "persistentvolumeclaims",
+        "poddisruptionbudgets",
+        "resourcequotas",
+        "secrets",
+        "serviceaccounts",
+        "services",
+    }
+)
+"""Resources of `_GROUPS` that start no program, whoever writes them. Any other may, be it by a controller of somebody's
+(https://kubernetes.io/docs/concepts/security/rbac-good-practices/#workload-creation)."""
+
+_WRITES: Final = frozenset({"*", "create", "patch", "update"})
 
 
 def is_object(resource: Resource) -> bool:
     """Whether a resource is a Kubernetes object, and not a component that holds some."""
     return resource.type.startswith("kubernetes:") and "metadata" in resource.inputs
+
+
+def is_known(resource: Resource) -> bool:
+    """Whether a resource of the cluster is of a kind that rules know."""
+    group = resource.type.split(":")[1].partition("/")[0]
+    kind = resource.type.rsplit(":", 1)[-1]
+    return kind in KINDS.get(group, ()) or kind in _COMPONENTS
 
 
 def of(resources: Sequence[Resource], *kinds: str) -> Iterator[Resource]:
@@ -40,22 +91,34 @@ def namespace(resource: Resource) -> str:
     return str(at(resource.inputs, "metadata.namespace") or "default")
 
 
-def pod(resource: Resource) -> Mapping[str, Any]:
-    """Return the pod's spec in an object of `PODS`."""
-    return at(resource.inputs, _POD_SPEC[resource.kind]) or {}
+def sandbox_namespaces(resources: Sequence[Resource]) -> dict[str, str]:
+    """Return the namespaces of sandboxes, where some Role of the stack lets somebody start programs, and what tells it.
+
+    Roles that are not the stack's, such as `edit`, are refused by `rbac-broad-roles`.
+    """
+    found: dict[str, str] = {}
+    for role in of(resources, "Role"):
+        if started := ", ".join(each for grant in items(role.inputs, "rules") for each in _starts(grant)):
+            found.setdefault(namespace(role), f"as Role {name(role)} lets programs be started ({started})")
+    return dict(sorted(found.items()))
 
 
-def containers(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the containers of a pod's spec."""
-    for field in ("initContainers", "containers"):
-        yield from items(spec, field)
+def _starts(grant: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the resources that somebody may write and that may start programs."""
+    if _WRITES.isdisjoint(items(grant, "verbs")):
+        return
+    inert = _INERT if _GROUPS.issuperset(items(grant, "apiGroups")) else frozenset()
+    for resource in items(grant, "resources"):
+        if resource not in inert and not resource.endswith(("/eviction", "/finalizers", "/status")):
+            yield resource
 
 
-def sandbox_namespaces(resources: Sequence[Resource]) -> frozenset[str]:
-    """Return the namespaces of sandboxes: where some Role of the stack lets somebody start programs."""
-    return frozenset(
-        namespace(role)
-        for role in of(resources, "Role")
-        for rule in items(role.inputs, "rules")
-        if "create" in items(rule, "verbs") and any(kind in items(rule, "resources") for kind in _STARTS)
-    )
+def of_each_sandbox_namespace(wrong: Callable[[str, Sequence[Resource]], Iterator[Finding]]) -> Survey:
+    """Return what looks at each namespace of sandboxes, and says why it is one."""
+
+    def survey(resources: Sequence[Resource]) -> Iterator[Finding]:
+        for found, why in sandbox_namespaces(resources).items():
+            for finding in wrong(found, resources):
+                yield finding._replace(message=f"{finding.message}; {found} is for sandboxes, {why}")
+
+    return survey

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def _of_stack(rule: StackRule, exempt: Exemptions, asked: Mapping[str, Resource]
     def validate(args: policy.StackValidationArgs, report: policy.ReportViolation) -> None:
         # The engine shows what each resource has become; of an object in a cluster that is not there yet, a preview
         # knows nothing. What was asked for is known, and looked at.
-        resources = [asked.get(each.urn) or _resource(each) for each in args.resources]
+        resources = [replace(asked.get(each.urn) or _resource(each), uses=_uses(each)) for each in args.resources]
         stack = resources[0].stack if resources else ""
         for finding in rule.survey(resources):
             if not exempt.covers(rule.name, stack, finding.resource):
@@ -125,6 +126,10 @@ def _of_exceptions(exempt: Exemptions) -> policy.Policy:
 
 def _resource(found: policy.PolicyResource) -> Resource:
     return Resource(type=found.resource_type, name=found.name, urn=found.urn, inputs=found.props)
+
+
+def _uses(found: policy.PolicyResource) -> dict[str, list[str]]:
+    return {name: [source.urn for source in sources] for name, sources in found.property_dependencies.items()}
 
 
 def _end_with(engine: int) -> None:

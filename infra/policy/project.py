@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Final
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from pulumi_policy import Severity
 from pulumi_policy.proxy import UnknownValueError
 
 from infra.policy.rule import (
+    Check,
     Finding,
     Resource,
     ResourceRule,
@@ -17,7 +20,7 @@ from infra.policy.rule import (
     StackRule,
     at,
     items,
-    refuses,
+    present,
     shown,
     wants,
 )
@@ -25,59 +28,80 @@ from infra.policy.rule import (
 REPOSITORY: Final = "gcp:artifactregistry/repository:Repository"
 SERVICE: Final = "gcp:projects/service:Service"
 
-_PROJECT_GRANTS: Final = ("gcp:projects/iAMMember:IAMMember", "gcp:projects/iAMBinding:IAMBinding")
-_REPOSITORY_GRANTS: Final = (
-    "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
-    "gcp:artifactregistry/repositoryIamBinding:RepositoryIamBinding",
-)
-_OTHER_GRANTS: Final = (
-    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
-    "gcp:kms/cryptoKeyIAMBinding:CryptoKeyIAMBinding",
-    "gcp:serviceaccount/iAMMember:IAMMember",
-    "gcp:serviceaccount/iAMBinding:IAMBinding",
-)
-GRANTS: Final = (*_PROJECT_GRANTS, *_REPOSITORY_GRANTS, *_OTHER_GRANTS)
-"""Types that give a role to somebody."""
+_PROJECT: Final = ("projects", "folder", "organizations")
+_EVERYBODY: Final = re.compile(r"\b(allUsers|allAuthenticatedUsers|publicRead(Write)?|authenticatedRead)\b")
+"""Who is everybody in IAM, and in the access lists of Cloud Storage
+(https://cloud.google.com/storage/docs/access-control/lists#predefined-acl)."""
 
-_EVERYBODY: Final = ("allUsers", "allAuthenticatedUsers")
 _BASIC_ROLES: Final = ("roles/owner", "roles/editor", "roles/viewer")
+_LEADING_TO_OTHERS: Final = ("roles/iam.", "roles/resourcemanager.")
+"""Roles by which one becomes another account or grants oneself another role, but for those that only look
+(https://cloud.google.com/iam/docs/best-practices-service-accounts)."""
+
 _READER: Final = "roles/artifactregistry.reader"
 _ROTATION_SECONDS: Final = 90 * 24 * 3600
 """CIS asks for no period; its benchmark of the platform says 90 days
 (https://cloud.google.com/kms/docs/key-rotation)."""
 
 
-def members(grant: Resource) -> list[str]:
-    """Return who gets the role.
+def grants(resource: Resource) -> Iterator[tuple[str, list[str]]]:
+    """Yield each role that a resource gives to somebody, and to whom; whatever the role is on.
 
-    An account that is not there yet has no name in a preview; it is left out, for no rule here is about such a one.
+    An account that is not there yet has no name in a preview; it is left out.
     """
-    found = []
-    with contextlib.suppress(UnknownValueError):
-        found.append(at(grant.inputs, "member"))
-    with contextlib.suppress(UnknownValueError):
-        many = at(grant.inputs, "members") or ()
-        for index in range(len(many)):
-            with contextlib.suppress(UnknownValueError):
-                found.append(many[index])
-    return [member for member in found if member]
+    inputs = resource.inputs
+    if not resource.type.startswith("gcp:") or resource.kind.endswith("Remove"):
+        return
+    if present(inputs, "policyData"):
+        for binding in json.loads(at(inputs, "policyData") or "{}").get("bindings", ()):
+            yield binding["role"], binding["members"]
+    elif present(inputs, "role") and (present(inputs, "member") or present(inputs, "members")):
+        found: list[str] = []
+        with contextlib.suppress(UnknownValueError):
+            found.append(at(inputs, "member"))
+        with contextlib.suppress(UnknownValueError):
+            many = at(inputs, "members") or ()
+            for index in range(len(many)):
+                with contextlib.suppress(UnknownValueError):
+                    found.append(many[index])
+        yield str(at(inputs, "role")), [member for member in found if member]
 
 
-def _nobody_in_particular(grant: Resource) -> Iterator[str]:
-    for member in members(grant):
-        if member in _EVERYBODY:
-            yield f"{member} gets {shown(at(grant.inputs, 'role'))}"
+def _roles(wrong: Callable[[str], bool], says: str) -> Check:
+    """Return the check that looks at each role that a resource gives to somebody."""
+
+    def check(resource: Resource) -> Iterator[str]:
+        for role, _ in grants(resource):
+            if wrong(role):
+                yield f"role is {role}{says}"
+
+    return check
 
 
-def _only_reads_images(grant: Resource) -> Iterator[str]:
-    if (role := at(grant.inputs, "role")) != _READER:
-        yield f"role is {shown(role)}, not {_READER}"
+def _on(*services: str) -> Callable[[Resource], bool]:
+    """Return whether a resource is one of some services, or a grant on one."""
+    return lambda resource: resource.type.startswith(tuple(f"gcp:{service}/" for service in services))
 
 
-def _is_no_role_on_all_images(grant: Resource) -> Iterator[str]:
-    role = str(at(grant.inputs, "role"))
-    if role.startswith(("roles/artifactregistry.", "roles/storage.")):
-        yield f"role is {role}, which is for every repository of the project"
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts of an input that a preview knows."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | Sequence):
+        for key in value if isinstance(value, Mapping) else range(len(value)):
+            if key != "description":
+                with contextlib.suppress(UnknownValueError):
+                    yield from _texts(value[key])
+
+
+def _nobody_in_particular(resource: Resource) -> Iterator[str]:
+    found = [who[0] for text in _texts(resource.inputs) for who in _EVERYBODY.finditer(text)]
+    for who in dict.fromkeys(found):
+        yield f"{resource.kind} {resource.name} names {who}"
+
+
+def _leads_to_others(role: str) -> bool:
+    return role in _BASIC_ROLES or (role.startswith(_LEADING_TO_OTHERS) and not role.endswith(("iewer", "rowser")))
 
 
 def _is_rotated(key: Resource) -> Iterator[str]:
@@ -115,18 +139,18 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.CRITICAL,
         remedy="Name the accounts or a group",
         url="https://cloud.google.com/iam/docs/principals-overview",
-        types=GRANTS,
         checks=(_nobody_in_particular,),
+        applies=lambda resource: resource.type.startswith("gcp:"),
     ),
     ResourceRule(
         name="basic-role",
-        title="No account has a basic role, which is thousands of permissions in the whole project",
+        title="No account has a basic role, which is thousands of permissions, or one that leads to all accounts",
         cis=("5.2.1",),
         severity=Severity.CRITICAL,
-        remedy="Grant a predefined role; nodes need roles/container.defaultNodeServiceAccount",
+        remedy="Grant a predefined role of the service that is used; on one account, grant it on that account alone",
         url="https://cloud.google.com/iam/docs/roles-overview#basic",
-        types=_PROJECT_GRANTS,
-        checks=(refuses("role", *_BASIC_ROLES),),
+        checks=(_roles(_leads_to_others, ", on all of the project"),),
+        applies=_on(*_PROJECT),
     ),
     ResourceRule(
         name="registry-access",
@@ -134,8 +158,8 @@ RULES: Final[tuple[Rule, ...]] = (
         cis=("5.1.2", "5.1.3"),
         remedy=f"Grant {_READER}; who builds images gets the right to push where the build is set up",
         url="https://cloud.google.com/artifact-registry/docs/access-control",
-        types=_REPOSITORY_GRANTS,
-        checks=(_only_reads_images,),
+        checks=(_roles(lambda role: role != _READER, f", not {_READER}"),),
+        applies=_on("artifactregistry"),
     ),
     ResourceRule(
         name="registry-scope",
@@ -144,8 +168,13 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.MEDIUM,
         remedy=f"Grant {_READER} on the repository, with artifactregistry.RepositoryIamMember",
         url="https://cloud.google.com/artifact-registry/docs/access-control",
-        types=_PROJECT_GRANTS,
-        checks=(_is_no_role_on_all_images,),
+        checks=(
+            _roles(
+                lambda role: role.startswith(("roles/artifactregistry.", "roles/storage.")),
+                ", which is for every repository of the project",
+            ),
+        ),
+        applies=_on(*_PROJECT),
     ),
     ResourceRule(
         name="account-key",

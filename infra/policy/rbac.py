@@ -33,6 +33,30 @@ _GRANTING_RESOURCES: Final = frozenset(
 )
 """Who may write to one of them has the rights of somebody else, or is inside somebody else's container."""
 
+_WALLS: Final = frozenset(
+    {
+        # Its own namespace, whose labels hold pods to a standard.
+        "namespaces",
+        "ciliumnetworkpolicies",
+        "clusterrolebindings",
+        "clusterroles",
+        "fqdnnetworkpolicies",
+        "limitranges",
+        "networkpolicies",
+        "resourcequotas",
+        "rolebindings",
+        "roles",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+    }
+)
+"""Who may write to one of them can take a wall of the namespace down."""
+
+_READS: Final = frozenset({"get", "list", "watch"})
+_READ_ONLY: Final = (("ClusterRole", "view"),)
+"""Roles of Kubernetes' own that only read, and no Secrets
+(https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles)."""
+
 _GROUPS: Final = {
     "rbac-anonymous": (("system:anonymous",), ("4.1.8",), "Nobody without credentials has rights in the cluster"),
     "rbac-unauthenticated": (
@@ -84,14 +108,25 @@ def _others_rights(grant: _Grant) -> Iterator[str]:
         yield f"grants {shown(items(grant, 'verbs'))} on {resources}"
 
 
+def _walls(grant: _Grant) -> Iterator[str]:
+    verbs = set(items(grant, "verbs")) - _READS
+    if verbs and (resources := _some_of(grant, "resources", _WALLS)):
+        yield f"grants {shown(sorted(verbs))} on {resources}"
+
+
 def _everything_at_once(grant: _Grant) -> Iterator[str]:
     if "deletecollection" in items(grant, "verbs"):
         yield f"grants deletecollection on {shown(items(grant, 'resources'))}"
 
 
-def _cluster_admin(binding: Resource) -> Iterator[str]:
-    if (role := at(binding.inputs, "roleRef.name")) in ("cluster-admin", "admin", "edit"):
-        yield f"{binding.kind} {objects.name(binding)} grants {role}"
+def _rights_of_others(resources: Sequence[Resource]) -> Iterator[Finding]:
+    own = {(role.kind, objects.namespace(role), objects.name(role)) for role in objects.of(resources, "Role")}
+    own |= {(role.kind, "", objects.name(role)) for role in objects.of(resources, "ClusterRole")}
+    for binding in objects.of(resources, "RoleBinding", "ClusterRoleBinding"):
+        kind, role = (str(at(binding.inputs, f"roleRef.{field}")) for field in ("kind", "name"))
+        place = objects.namespace(binding) if kind == "Role" else ""
+        if (kind, place, role) not in own and (kind, role) not in _READ_ONLY:
+            yield Finding(f"{binding.kind} {objects.name(binding)} grants {kind} {role}", binding)
 
 
 def _subjects(*refused: str) -> Check:
@@ -128,15 +163,14 @@ def _sandboxes_have_rights(resources: Sequence[Resource]) -> Iterator[Finding]:
 
 
 RULES: Final[tuple[Rule, ...]] = (
-    ResourceRule(
+    StackRule(
         name="rbac-broad-roles",
-        title="Nobody has one of Kubernetes' own broad roles",
+        title="Nobody has rights that the stack does not show, such as those of Kubernetes' own broad roles",
         cis=("4.1.1",),
         severity=Severity.CRITICAL,
         remedy="Write a Role with what is needed; administrators get their rights by IAM",
         url=_GOOD,
-        types=_BINDINGS,
-        checks=(_cluster_admin,),
+        survey=_rights_of_others,
     ),
     ResourceRule(
         name="rbac-cluster-wide",
@@ -197,6 +231,15 @@ RULES: Final[tuple[Rule, ...]] = (
         url=f"{_GOOD}#privilege-escalation-risks",
         types=_ROLES,
         checks=(_grants(_others_rights),),
+    ),
+    ResourceRule(
+        name="rbac-walls",
+        title="No role changes what holds sandboxes back: networks, quotas, admission, rights, the namespace",
+        severity=Severity.CRITICAL,
+        remedy="Remove it: the stack alone makes and changes these",
+        url=f"{_GOOD}#namespace-modification",
+        types=_ROLES,
+        checks=(_grants(_walls),),
     ),
     ResourceRule(
         name="rbac-deletecollection",

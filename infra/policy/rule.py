@@ -8,7 +8,7 @@ cannot know raises `UnknownValueError`: not known is never taken for good.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from pulumi_policy import Severity
@@ -29,12 +29,14 @@ class Resource:
         name: Logical name in the program.
         urn: Its URN; the stack's name is a part of it.
         inputs: What the program asks for, with the provider's defaults.
+        uses: By input, the URNs of the resources that its value comes from; only a `StackRule` is told.
     """
 
     type: str
     name: str
     urn: str
     inputs: Inputs
+    uses: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -105,19 +107,19 @@ class ResourceRule(Rule):
     """A rule that one resource alone can break.
 
     Attributes:
-        types: Types that are held to it; ``kubernetes:KIND`` is that kind in any version of its API.
+        types: Types that are held to it; ``kubernetes:KIND`` is that kind in any version of its API. None is all.
         checks: What is looked at, each by itself.
         applies: Whether a resource of these types is held to it.
     """
 
-    types: tuple[str, ...]
+    types: tuple[str, ...] = ()
     checks: tuple[Check, ...]
     applies: Callable[[Resource], bool] = lambda _: True
 
     def concerns(self, resource: Resource) -> bool:
         """Whether a resource is held to the rule."""
         token = f"kubernetes:{resource.kind}" if resource.type.startswith("kubernetes:") else resource.type
-        return token in self.types and self.applies(resource)
+        return (not self.types or token in self.types) and self.applies(resource)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,16 +152,19 @@ def violations(rule: ResourceRule, resource: Resource) -> Iterator[str]:
 
 
 def at(inputs: Inputs, path: str) -> Any:
-    """Return the input at a path such as ``nodeConfig.imageType``; ``None`` where there is none.
+    """Return the input at a path such as ``nodePools.0.nodeConfig``; ``None`` where there is none.
 
     Raises:
         UnknownValueError: a preview cannot know it.
     """
     value: Any = inputs
     for key in path.split("."):
-        if not isinstance(value, Mapping):
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, Sequence) and key.isdigit():
+            value = value[int(key)]
+        else:
             return None
-        value = value.get(key)
     return value
 
 

@@ -216,6 +216,8 @@ def test_deployer_has_a_role_for_each_service_that_the_program_changes() -> None
     made = program(egress="internet", binaryAuthorization="manage", agentRoles=["roles/aiplatform.user"])
     services = {KINDS[each.type].permission.split(".")[0] for each in made.resources if each.type in KINDS}
     assert "container" in services
+    # Who may make accounts and use them is every account; those of the nodes are made by hand.
+    services.discard("iam")
     assert [service for service in services if f"| `roles/{service}." not in page] == []
 
 
@@ -230,12 +232,31 @@ def test_roles_are_granted_as_they_are_listed() -> None:
     assert not granted & apart
 
 
-def test_deployer_may_grant_the_roles_that_the_program_grants() -> None:
+def test_deployer_may_grant_the_roles_that_the_program_grants_to_agents() -> None:
     condition = re.search(r"hasOnly\(\[(.*?)\]\)", read(OPERATIONS / "bootstrap.md"))
     assert condition
     grants = program(agentRoles=["roles/aiplatform.user"]).of("IAMMember")
-    assert set(re.findall(r"'([^']+)'", condition[1])) == {each.inputs["role"] for each in grants}
-    assert NODE_ROLE in condition[1]
+    assert {*re.findall(r"'([^']+)'", condition[1]), NODE_ROLE} == {each.inputs["role"] for each in grants}
+
+
+def test_deployer_may_use_the_account_of_the_nodes_alone() -> None:
+    page = read(OPERATIONS / "bootstrap.md")
+    (used,) = re.findall(r"([^`]*?)--role=roles/iam\.serviceAccountUser", page)
+    assert used.rpartition("add-iam-policy-binding ")[2].startswith("$NODES ")
+    (granted,) = re.findall(r"for role in (.*?); do", page, flags=re.DOTALL)
+    assert "iam." not in granted
+
+
+def test_previewer_only_reads() -> None:
+    page = read(OPERATIONS / "bootstrap.md")
+    (permissions,) = re.findall(r"--permissions=(\S+)", page)
+    reads = ("get", "connect")
+    assert [each for each in permissions.split(",") if each.rpartition(".")[2] not in reads] == []
+    assert set(re.findall(r"\$PREVIEWER\s.*?--role=(\S+)", page, flags=re.DOTALL)) == {
+        "projects/$PROJECT/roles/previewer",
+        "roles/storage.objectViewer",
+        "roles/cloudkms.cryptoKeyDecrypter",
+    }
 
 
 def test_apis_that_the_program_cannot_enable_itself_come_first() -> None:
@@ -276,12 +297,12 @@ def test_workflow_previews_requests_updates_main_and_looks_for_drift() -> None:
 
 def test_every_environment_of_the_workflow_is_trusted() -> None:
     page = read(OPERATIONS / "ci.md")
-    trusted = re.search(r"for event in (.+); do", page)
-    assert trusted
+    trusted = {event: account for account, event in re.findall(r"^act_as \$(\w+) (\w+)$", page, flags=re.MULTILINE)}
     # YAML reads the bare word `on` as true.
-    assert set(trusted[1].split()) == set(workflow()[True])  # type: ignore[index]
-    for event in workflow()[True]:  # type: ignore[index]
-        assert f"`staging-{event}`" in page
+    assert set(trusted) == set(workflow()[True])  # type: ignore[index]
+    for event, account in trusted.items():
+        assert account == ("PREVIEWER" if event == "pull_request" else "DEPLOYER")
+        assert f"| `staging-{event}` | {account.lower()} |" in page
 
 
 # -- refusals

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pulumi_policy
 import pytest
 import yaml
-from policy_cases import CASES, CLUSTER, GONE, GUESTS, POOL, PROJECT_MEMBER, QUOTA, Case
+from policy_cases import CASES, GONE, GUESTS, NODES, Case, Change, token
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError, unknown_checking_proxy
 
 from adk_gke_sandbox.contract import Cluster, Contract
@@ -23,11 +26,13 @@ from infra.admission import rules as admission_rules
 from infra.local import engine
 from infra.policy import coverage, exceptions, pack
 from infra.policy.exceptions import Exemptions
-from infra.policy.rule import Resource, ResourceRule, violations
+from infra.policy.rule import Resource, ResourceRule, at, violations
 from infra.policy.rules import RULES
 from tests.infra.conftest import Run
 
 TODAY = date(2026, 11, 1)
+CLUSTER, POOL, PROJECT_MEMBER, QUOTA = map(token, ("CLUSTER", "POOL", "PROJECT_MEMBER", "QUOTA"))
+UNSHIELDED = Change(type=CLUSTER, inputs={"enableShieldedNodes": False})
 NOTHING_EXEMPT = Exemptions()
 
 STANDARD = ("staging", "prod")
@@ -62,13 +67,18 @@ def recorded(run: Run, stack: str, **changed: Any) -> list[Resource]:
 def program(run: Run) -> list[Resource]:
     """The staging program with everything that is advised, and with resources that somebody may add."""
     ours = recorded(run, "staging", rbacSecurityGroup="gke-security-groups@example.com", binaryAuthorization="enforce")
-    return [*ours, *(resource(kind, name, inputs) for (kind, name), inputs in GUESTS.items())]
+    return broken(ours, *GUESTS)
 
 
-def judged(resources: Sequence[Resource], exempt: Exemptions = NOTHING_EXEMPT) -> Violations:
+def judged(
+    resources: Sequence[Resource],
+    exempt: Exemptions = NOTHING_EXEMPT,
+    uses: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> Violations:
     """Return what the pack says of a program, as the engine asks: of each resource, then of all of them.
 
-    By then it knows nothing of what has become of them, as in the preview of a cluster that is not there yet.
+    By then it knows nothing of what has become of them, as in the preview of a cluster that is not there yet. Inputs,
+    by name of their resource, may come from another resource.
     """
     found: Violations = {}
     policies = pack.policies(exempt)
@@ -85,42 +95,49 @@ def judged(resources: Sequence[Resource], exempt: Exemptions = NOTHING_EXEMPT) -
     became = [
         pulumi_policy.PolicyResource(each.type, {}, each.urn, each.name, None, None, None, [], {}) for each in resources
     ]
+    named = {each.name: each for each in became}
+    for (name, path), source in uses.items():
+        named[name].property_dependencies[path] = [named[source]]
     for policy in policies:
         if isinstance(policy, pulumi_policy.StackValidationPolicy):
             policy.validate(pulumi_policy.StackValidationArgs(became), report_for(policy.name))
     return found
 
 
-def broken(program: Iterable[Resource], case: Case) -> list[Resource]:
-    """Return a program with one change."""
+def broken(program: Iterable[Resource], *changes: Change) -> list[Resource]:
+    """Return a program with some changes."""
     resources = list(program)
-    index = next(
-        (number for number, each in enumerate(resources) if each.type == case.type and case.name in ("", each.name)),
-        None,
-    )
-    if case.change is None:
-        assert index is not None
-        return [*resources[:index], *resources[index + 1 :]]
-    if index is None:
-        assert not any("." in path for path in case.change), f"no {case.type} {case.name} to change"
-        return [*resources, resource(case.type, case.name, case.change)]
-    for path, value in case.change.items():
-        change(resources[index].inputs, path, value)
+    nodes = {at(each.inputs, "nodeConfig.serviceAccount") for each in resources if each.type == POOL}
+    for each in changes:
+        inputs = json.loads(json.dumps(each.inputs).replace(NODES, f"serviceAccount:{min(nodes, default='')}"))
+        index = next(
+            (number for number, one in enumerate(resources) if one.type == each.type and each.name in ("", one.name)),
+            None,
+        )
+        if inputs == GONE:
+            assert index is not None
+            del resources[index]
+        elif index is None:
+            assert not any("." in path for path in inputs), f"no {each.type} {each.name} to change"
+            resources.append(resource(each.type, each.name, inputs))
+        else:
+            for path, value in inputs.items():
+                change(resources[index].inputs, path, value)
     return resources
 
 
 def change(inputs: Any, path: str, value: Any) -> None:
     """Set or remove one input in place."""
     key, _, rest = path.partition(".")
-    at = int(key) if isinstance(inputs, list) else key
+    place = int(key) if isinstance(inputs, list) else key
     if rest:
         if isinstance(inputs, dict):
-            inputs.setdefault(at, {})
-        change(inputs[at], rest, value)
-    elif value is GONE:
-        del inputs[at]
+            inputs.setdefault(place, {})
+        change(inputs[place], rest, value)
+    elif value == GONE:
+        del inputs[place]
     else:
-        inputs[at] = value
+        inputs[place] = value
 
 
 # -- our own programs
@@ -161,21 +178,21 @@ def test_program_with_everything_advised_breaks_no_rule(program: list[Resource])
 # -- broken programs
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=f"{case.rule}-{number}") for number, case in enumerate(CASES)])
-def test_rule_refuses_a_broken_program(program: list[Resource], case: Case) -> None:
-    found = judged(broken(program, case))
-    assert set(found) == {case.rule, *case.also}
-    assert any(case.says in text for text in found[case.rule]), found[case.rule]
-    assert all(text.endswith(f". {RULES[case.rule].remedy}.") for text in found[case.rule])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_broken_program_is_refused(program: list[Resource], case: Case) -> None:
+    found = judged(broken(program, *case.changes))
+    assert set(found) == set(case.refused)
+    for rule, says in case.refused.items():
+        assert any(says in text for text in found[rule]), found[rule]
+        assert all(text.endswith(f". {RULES[rule].remedy}.") for text in found[rule])
 
 
 def test_every_rule_is_broken_by_some_case() -> None:
-    assert {case.rule for case in CASES} == set(RULES)
+    assert {rule for case in CASES for rule in case.refused} == set(RULES)
 
 
 def test_violation_reads_as_three_sentences(program: list[Resource]) -> None:
-    case = next(case for case in CASES if case.rule == "shielded-nodes")
-    (text,) = judged(broken(program, case))["shielded-nodes"]
+    (text,) = judged(broken(program, UNSHIELDED))["shielded-nodes"]
     assert RULES["shielded-nodes"].description == (
         "The control plane takes only nodes that prove who they are (CIS GKE 1.9.0: 5.5.5)"
     )
@@ -185,8 +202,8 @@ def test_violation_reads_as_three_sentences(program: list[Resource]) -> None:
 def test_autopilot_nodes_have_an_account_of_their_own(run: Run) -> None:
     resources = recorded(run, "staging", clusterMode="autopilot", **dict.fromkeys(POOL_SETTINGS))
     path = "clusterAutoscaling.autoProvisioningDefaults"
-    case = Case(rule="", type=CLUSTER, change={f"{path}.serviceAccount": GONE}, says="")
-    (text,) = judged(broken(resources, case))["cluster-node-identity"]
+    without = Change(type=CLUSTER, inputs={f"{path}.serviceAccount": GONE})
+    (text,) = judged(broken(resources, without))["node-identity"]
     assert text.startswith(f"{path}.serviceAccount is not set, so nodes run as the project's default account")
 
 
@@ -210,8 +227,8 @@ def test_rights_of_the_contract_are_all_that_the_stack_grants(program: list[Reso
 # -- what a preview cannot know
 
 
-def unknown(kind: str, path: str) -> Case:
-    return Case(rule="", type=kind, change={path: UNKNOWN_STRING_VALUE}, says="")
+def unknown(kind: str, path: str, name: str = "") -> Change:
+    return Change(type=kind, name=name, inputs={path: UNKNOWN_STRING_VALUE})
 
 
 def test_input_that_must_only_be_set_may_be_unknown(program: list[Resource]) -> None:
@@ -221,6 +238,15 @@ def test_input_that_must_only_be_set_may_be_unknown(program: list[Resource]) -> 
 
 def test_account_that_is_not_there_yet_is_nobody_in_particular(program: list[Resource]) -> None:
     assert judged(broken(program, unknown(PROJECT_MEMBER, "member"))) == {}
+
+
+def test_nodes_account_that_is_not_there_yet_is_told_by_where_its_name_comes_from(program: list[Resource]) -> None:
+    more = resource(PROJECT_MEMBER, "more", {"role": "roles/compute.admin", "member": UNKNOWN_STRING_VALUE})
+    made = resource("gcp:serviceaccount/account:Account", "made", {})
+    hidden = broken(program, unknown(POOL, "nodeConfig.serviceAccount", "sandbox-gvisor-pool"))
+    uses = {("sandbox-gvisor-pool", "nodeConfig"): "made", ("more", "member"): "made"}
+    assert set(judged([*hidden, made, more])) == set()
+    assert set(judged([*hidden, made, more], uses=uses)) == {"node-roles"}
 
 
 def test_unknown_value_is_never_taken_for_good(program: list[Resource]) -> None:
@@ -332,7 +358,7 @@ def exempt(tmp_path: Path, *entries: Any, today: date = TODAY) -> Exemptions:
 
 @pytest.fixture
 def unshielded(program: list[Resource]) -> list[Resource]:
-    return broken(program, next(case for case in CASES if case.rule == "shielded-nodes"))
+    return broken(program, UNSHIELDED)
 
 
 def test_there_are_no_exceptions() -> None:
@@ -509,6 +535,37 @@ def test_port_is_told_at_once() -> None:
             assert process.stdout.readline().strip().isdigit()
         finally:
             process.kill()
+
+
+def test_folder_that_is_published_has_all_that_the_pack_imports(tmp_path: Path) -> None:
+    (commands,) = re.findall(r"```bash\n(.*?)cd build/policy\n", coverage.page(), flags=re.DOTALL)
+    folder = tmp_path / "policy"
+    script = commands.replace("build/policy", str(folder))
+    subprocess.run(["bash", "-ec", script], check=True, cwd=coverage.PAGE.parents[1])
+    project = yaml.safe_load((folder / "PulumiPolicy.yaml").read_text())
+    assert project["runtime"]["name"] == "python"
+    # As the language host runs it, and without this repository in sight.
+    line = [sys.executable, "-P", "-c", f"import runpy; runpy.run_path({str(folder)!r}, run_name='__main__')"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip().isdigit()
+        process.kill()
+
+
+def test_example_of_an_exception_is_for_a_resource_and_a_rule_that_there_are(
+    tmp_path: Path, program: list[Resource]
+) -> None:
+    example = re.sub(
+        r"^# ?", "", exceptions.FILE.read_text().partition("#\n")[2].partition("exceptions: []")[0], flags=re.M
+    )
+    path = tmp_path / "exceptions.yaml"
+    path.write_text(example)
+    found = exceptions.load(path, today=TODAY, rules=RULES)
+    assert (found.problems, len(found.valid)) == ((), 1)
+    assert list(found.unused("staging", program)) == []
+    resources = broken(program, Change.of(f"POOL {found.valid[0].resource}", {"nodeConfig.bootDiskKmsKey": GONE}))
+    assert set(judged(resources)) == {found.valid[0].rule}
+    assert judged(resources, found) == {}
 
 
 def test_pack_is_an_executable_file() -> None:

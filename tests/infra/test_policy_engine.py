@@ -123,6 +123,10 @@ def test_broken_setting_stops_the_preview_and_says_what_to_do(staging: stack.Sta
 def test_broken_program_breaks_rules_of_resources_and_of_the_stack(staging: stack.Stack, repository: Path) -> None:
     """Also of Kubernetes objects, of which a preview without a cluster knows only what was asked for."""
     pools, isolation = repository / "infra" / "node_pools.py", repository / "infra" / "isolation.py"
+    replace(
+        repository / "infra" / "node_identity.py", "roles/container.defaultNodeServiceAccount", "roles/compute.admin"
+    )
+    replace(repository / "infra" / "admission" / "policies.py", "expression=rule.holds", 'expression="true"')
     replace(pools, 'NodePoolNodeConfigSandboxConfigArgs(type="GVISOR")', "NodePoolNodeConfigSandboxConfigArgs()")
     replace(pools, "enable_secure_boot=True", "enable_secure_boot=False")
     replace(isolation, 'policy_types=["Ingress", "Egress"]', 'policy_types=["Ingress"]')
@@ -133,6 +137,9 @@ def test_broken_program_breaks_rules_of_resources_and_of_the_stack(staging: stac
         ("mandatory", "secure-boot", "sandbox-gvisor-pool"),
         ("mandatory", "default-deny", "sandbox-agents-namespace"),
         ("mandatory", "default-deny", "sandbox-namespace"),
+        # The account has no name yet; the engine tells whose it is.
+        ("mandatory", "node-roles", "sandbox-nodes"),
+        ("mandatory", "sandbox-admission", "adk-gke-sandbox-staging"),
     }
 
 
