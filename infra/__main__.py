@@ -59,6 +59,7 @@ def _on_gke(settings: Settings, gke: GkeSettings) -> None:
             gke=gke,
             way_out=contract.egress != "none",
             fqdn_policies=contract.egress == "fqdn",
+            sandbox_namespace=contract.namespace,
             agents_namespace=contract.agents_namespace,
             agent_service_account=contract.agent_service_account,
         ),

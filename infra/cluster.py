@@ -15,6 +15,7 @@ import pulumi_gcp as gcp
 
 from infra import control_plane, encryption, network, node_identity, node_pools, project_services, registry
 from infra.configuration import repair
+from infra.gke import load_balancers, logs
 from infra.gke_checks import GROUPS_OFF
 from infra.gke_settings import GkeSettings
 from infra.kubeconfig import context_name, dns_endpoint, kubeconfig
@@ -33,6 +34,7 @@ class SandboxClusterArgs:
         gke: Project, region, versions, pools, protection.
         way_out: Whether nodes get a way to the internet, by Cloud NAT.
         fqdn_policies: Whether network policies of the cluster may name hosts.
+        sandbox_namespace: Namespace of the sandboxes, whose output is kept out of the project's log.
         agents_namespace: Namespace of the agents.
         agent_service_account: Their ServiceAccount, which gets the IAM roles in ``gke.agent_roles``.
     """
@@ -42,6 +44,7 @@ class SandboxClusterArgs:
     gke: GkeSettings
     way_out: bool = False
     fqdn_policies: bool = False
+    sandbox_namespace: str = "agent-sandbox"
     agents_namespace: str = "agents"
     agent_service_account: str = "agent"
 
@@ -89,7 +92,14 @@ class SandboxCluster(pulumi.ComponentResource):
             opts=after_services,
         )
         repositories = registry.repositories(
-            name, stack=args.stack, project=gke.project, region=gke.region, services=services, opts=child
+            name,
+            stack=args.stack,
+            project=gke.project,
+            region=gke.region,
+            docker_hub_user=gke.docker_hub_user,
+            docker_hub_token=gke.docker_hub_token,
+            services=services,
+            opts=child,
         )
         nodes = node_identity.node_identity(
             name,
@@ -149,6 +159,16 @@ class SandboxCluster(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=list(nodes.grants))),
             )
         self.ready = [self.cluster, *pools]
+        load_balancers.warn(gke, network=net.vpc.self_link, opts=child)
+        logs.sandbox_logs(
+            name,
+            gke=gke,
+            cluster=self.cluster.name,
+            namespace=args.sandbox_namespace,
+            key=keys.key.id,
+            service=enabled["logging"],
+            opts=child,
+        )
         node_identity.agent_grants(
             name,
             project=gke.project,

@@ -42,6 +42,7 @@ def full_key(field_name: str) -> str:
 
 def shown(field_name: str, value: Any) -> str:
     """Return key and value as a message has them."""
+    value = dict(value) if isinstance(value, Mapping) else value
     text = str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else repr(value)
     return f"{full_key(field_name)}={text}"
 

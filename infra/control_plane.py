@@ -13,7 +13,8 @@ from typing import Final
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.gke_checks import GROUPS_OFF, in_utc
+from infra.gke.maintenance import exclusions, in_utc
+from infra.gke_checks import GROUPS_OFF, MIN_DISK_GB
 from infra.gke_settings import GkeSettings
 from infra.network import PODS_RANGE, SERVICES_RANGE
 from infra.node_identity import SCOPES
@@ -69,6 +70,9 @@ def standard(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
         service_account=around.node_account,
         oauth_scopes=list(SCOPES),
         boot_disk_kms_key=around.boot_disk_key,
+        # GKE's own choice is 100 GB of the quota for SSD in each of three zones, which a new project may not have
+        # (https://github.com/terraform-google-modules/terraform-google-kubernetes-engine/issues/1795).
+        boot_disk=_container.ClusterNodeConfigBootDiskArgs(disk_type="pd-standard", size_gb=MIN_DISK_GB),
         image_type="COS_CONTAINERD",
         shielded_instance_config=_container.ClusterNodeConfigShieldedInstanceConfigArgs(
             enable_secure_boot=True, enable_integrity_monitoring=True
@@ -148,7 +152,20 @@ def _both(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
                 start_time=in_utc(gke.maintenance_start),
                 end_time=in_utc(gke.maintenance_end),
                 recurrence=gke.maintenance_recurrence,
-            )
+            ),
+            # The provider reads them back, and takes away those that are not here (`expandMaintenancePolicy`).
+            maintenance_exclusions=[
+                _container.ClusterMaintenancePolicyMaintenanceExclusionArgs(
+                    exclusion_name=each.name,
+                    start_time=each.start,
+                    end_time=each.end,
+                    exclusion_options=(
+                        _container.ClusterMaintenancePolicyMaintenanceExclusionExclusionOptionsArgs(scope=each.scope)
+                    ),
+                )
+                for each in exclusions(gke.maintenance_exclusions)
+            ]
+            or None,
         ),
         master_auth=_container.ClusterMasterAuthArgs(
             client_certificate_config=_container.ClusterMasterAuthClientCertificateConfigArgs(

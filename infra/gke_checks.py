@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -27,13 +26,15 @@ _ZONE: Final = re.compile(rf"({_REGION.pattern})-[a-z]")
 _VERSION: Final = re.compile(r"1\.\d{1,3}(\.\d{1,3}(-gke\.\d+)?)?")
 _MACHINE_TYPE: Final = re.compile(r"[a-z]\d[a-z]{0,2}-[a-z]+(-[a-z0-9]+)*")
 _SIZED: Final = re.compile(r"(?P<family>[a-z0-9]+)-(?P<shape>standard|highmem|highcpu)-(?P<cpu>\d+)")
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", re.ASCII)
-"""RFC 3339, of which Google's provider takes no more than this; Python takes all of ISO 8601."""
-
-_DAY: Final = "(?:MO|TU|WE|TH|FR|SA|SU)"
-_RULE: Final = re.compile(rf"FREQ=(?P<often>DAILY|WEEKLY)(;BYDAY=(?P<by_day>{_DAY}(,{_DAY})*))?")
 _ROLE: Final = re.compile(r"(roles|(projects|organizations)/[a-z0-9-]+/roles)/[A-Za-z0-9_.]{3,}")
 _SECURITY_GROUP: Final = re.compile(r"gke-security-groups@([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)+[a-z]{2,}")
+
+_SECRET_VERSION: Final = re.compile(r"projects/[a-z0-9-]+/secrets/[\w-]{1,255}/versions/\d+", re.ASCII)
+"""By number, so that a new token is a change that a preview shows
+(https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions)."""
+
+_LOG_DAYS: Final = 3650
+"""https://cloud.google.com/logging/quotas#logs_retention_periods."""
 
 GROUPS_OFF: Final = "off"
 """In place of a group: GKE forgets the one that it has."""
@@ -50,14 +51,13 @@ _HYPERDISK_ONLY: Final = ("c4", "c4a", "c4d", "n4", "n4a", "n4d")
 _GIB_PER_CPU: Final = MappingProxyType({"standard": 4, "highmem": 8, "highcpu": 2})
 """The most memory per vCPU of any family; some have a little less."""
 
-_DISK_TYPES: Final = ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced")
-_MIN_DISK_GB: Final = 30
-"""Below this the images of GKE's own pods leave no room for a sandbox image."""
+SYSTEM_DISK_TYPE: Final = "pd-balanced"
+SYSTEM_DISK_GB: Final = 50
+"""Boot disk of a node of the system pool: images and logs of agents and of GKE's own pods."""
 
-_WINDOW_HOURS: Final = 4
-_WINDOW_DAYS: Final = 32
-_WINDOW_TOTAL_HOURS: Final = 48
-"""https://cloud.google.com/kubernetes-engine/docs/concepts/maintenance-windows-and-exclusions#restrictions."""
+_DISK_TYPES: Final = ("pd-standard", "pd-balanced", "pd-ssd", "hyperdisk-balanced")
+MIN_DISK_GB: Final = 30
+"""Below this the images of GKE's own pods leave no room for a sandbox image."""
 
 
 def place(project: str, region: str) -> None:
@@ -79,54 +79,6 @@ def place(project: str, region: str) -> None:
         )
     if not _REGION.fullmatch(region):
         raise ConfigError(f"{shown('region', region)} is not a region", repair("region", "europe-west4"))
-
-
-def maintenance(start: str, end: str, recurrence: str) -> None:
-    """Refuse a window that GKE would not take: it must leave room for upgrades."""
-    times = []
-    for name, text in (("maintenance_start", start), ("maintenance_end", end)):
-        try:
-            if not _TIME.fullmatch(text):
-                raise ValueError
-            times.append(datetime.fromisoformat(text))
-        except ValueError:
-            raise ConfigError(
-                f"{shown(name, text)} is not a time of RFC 3339, with its zone", repair(name, "2026-01-03T02:00:00Z")
-            ) from None
-    hours = (times[1] - times[0]).total_seconds() / 3600
-    if not _WINDOW_HOURS <= hours <= 24:
-        raise ConfigError(
-            f"{full_key('maintenance_end')} is {hours:g} hours after {full_key('maintenance_start')}",
-            f"Give {_WINDOW_HOURS} to 24 hours",
-        )
-    days = _days_a_week(recurrence)
-    if not days:
-        raise ConfigError(
-            f"{shown('maintenance_recurrence', recurrence)} is not a daily or weekly rule of RFC 5545",
-            "Set it with `pulumi config set maintenanceRecurrence 'FREQ=WEEKLY;BYDAY=SA,SU'`",
-        )
-    total = days * (_WINDOW_DAYS // 7) * hours
-    if total < _WINDOW_TOTAL_HOURS:
-        raise ConfigError(
-            f"{shown('maintenance_recurrence', recurrence)} with windows of {hours:g} hours leaves {total:g} hours "
-            f"in {_WINDOW_DAYS} days, and GKE wants {_WINDOW_TOTAL_HOURS}",
-            "Add days to BYDAY, or move maintenanceEnd",
-        )
-
-
-def in_utc(time: str) -> str:
-    """Return a time of RFC 3339 as GKE gives it back: in UTC. Any other form would be a difference in every preview."""
-    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _days_a_week(recurrence: str) -> int:
-    """Return on how many days of a week a rule opens a window; 0 if it is none, or not daily or weekly."""
-    found = _RULE.fullmatch(recurrence)
-    if not found:
-        return 0
-    if found["by_day"]:
-        return len(set(found["by_day"].split(",")))
-    return 7 if found["often"] == "DAILY" else 1
 
 
 def pools(settings: GkeSettings) -> None:
@@ -155,13 +107,13 @@ def pools(settings: GkeSettings) -> None:
             f"{shown('sandbox_disk_type', settings.sandbox_disk_type)} is none of {', '.join(_DISK_TYPES)}",
             repair("sandbox_disk_type", "pd-balanced"),
         )
-    if not _MIN_DISK_GB <= settings.sandbox_disk_gb <= 65_536:
+    if not MIN_DISK_GB <= settings.sandbox_disk_gb <= 65_536:
         raise ConfigError(
-            f"{shown('sandbox_disk_gb', settings.sandbox_disk_gb)} is out of range", f"Give {_MIN_DISK_GB} to 65536"
+            f"{shown('sandbox_disk_gb', settings.sandbox_disk_gb)} is out of range", f"Give {MIN_DISK_GB} to 65536"
         )
     if _family(settings.system_machine_type) in _HYPERDISK_ONLY:
         raise ConfigError(
-            f"{shown('system_machine_type', settings.system_machine_type)} takes no pd-balanced disk, "
+            f"{shown('system_machine_type', settings.system_machine_type)} takes no {SYSTEM_DISK_TYPE} disk, "
             "which system nodes have",
             repair("system_machine_type", "e2-standard-4"),
         )
@@ -230,6 +182,23 @@ def security_group(group: str) -> None:
             f"{shown('rbac_security_group', group)} is not called gke-security-groups@DOMAIN",
             "GKE takes a group of this name only; nest the groups that RBAC names in it "
             "(https://cloud.google.com/kubernetes-engine/docs/how-to/google-groups-rbac)",
+        )
+
+
+def logs_and_mirror(settings: GkeSettings) -> None:
+    """Refuse a retention that Cloud Logging does not have, and half a login to Docker Hub."""
+    if not 1 <= settings.sandbox_log_days <= _LOG_DAYS:
+        raise ConfigError(
+            f"{shown('sandbox_log_days', settings.sandbox_log_days)} is out of range", f"Give 1 to {_LOG_DAYS}"
+        )
+    if bool(settings.docker_hub_user) != bool(settings.docker_hub_token):
+        given, absent = ("docker_hub_user", "docker_hub_token")[:: 1 if settings.docker_hub_user else -1]
+        raise ConfigError(f"{full_key(given)} is set without {full_key(absent)}", "Set both or none")
+    if settings.docker_hub_token and not _SECRET_VERSION.fullmatch(settings.docker_hub_token):
+        raise ConfigError(
+            f"{shown('docker_hub_token', settings.docker_hub_token)} is not the name of a version in Secret Manager",
+            repair("docker_hub_token", "projects/123456789012/secrets/docker-hub/versions/1")
+            + "; the token itself does not belong into a stack file",
         )
 
 

@@ -6,22 +6,23 @@ mistakes after minutes, some only after the cluster is there. What is checked an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from infra import gke_checks
 from infra.address_ranges import AddressPlan
 from infra.configuration import choose
+from infra.gke import maintenance, quotas
 
 ReleaseChannel = Literal["RAPID", "REGULAR", "STABLE", "EXTENDED"]
 UpgradeStrategy = Literal["SURGE", "BLUE_GREEN"]
 BinaryAuthorization = Literal["off", "enforce", "manage"]
+SandboxLogs = Literal["exclude", "keep"]
 
 SYSTEM_PODS_PER_NODE: Final = 64
 """Pods on a node of the system pool; GKE's own 110 would take twice the addresses."""
-
-SYSTEM_DISK_GB: Final = 100
-"""Boot disk of a node of the system pool."""
 
 STANDARD_ONLY: Final = (
     "system_machine_type",
@@ -35,8 +36,9 @@ STANDARD_ONLY: Final = (
     "sandbox_upgrade",
     "sandbox_disk_type",
     "sandbox_disk_gb",
+    "project_quotas",
 )
-"""Settings of node pools: Autopilot has none."""
+"""Settings of node pools, and of what they take: Autopilot has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,17 @@ class GkeSettings:
     """End of the first maintenance window, RFC 3339; windows of under four hours do not count for GKE."""
     maintenance_recurrence: str = "FREQ=WEEKLY;BYDAY=SA,SU"
     """When the window comes again, an RFC 5545 rule; GKE wants 48 hours in any 32 days."""
+    maintenance_exclusions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Times without upgrades: name to `BEGIN/END SCOPE`.
+
+    Begin and end are RFC 3339; the scope is `NO_UPGRADES` (also if it is left out), `NO_MINOR_UPGRADES` or
+    `NO_MINOR_OR_NODE_UPGRADES`. One that is not here is taken away, whoever set it.
+    """
+    project_quotas: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Quotas of the project in the region, such as `SSD_TOTAL_GB`, where they are not those of a new project.
+
+    Nothing is set by it: the stack warns where it would take more at full size.
+    """
     system_machine_type: str = "e2-standard-4"
     """Machine type of the nodes for agents and for GKE's own pods."""
     system_nodes_min: int = 1
@@ -86,6 +99,7 @@ class GkeSettings:
     """Machine type of the gVisor nodes.
 
     On Intel, GKE switches hyper-threading off in gVisor pools: half of the vCPUs that are paid for. AMD keeps it.
+    E2 runs gVisor too, but no pod snapshots.
     """
     sandbox_nodes_min: int = 0
     """Fewest gVisor nodes, in all zones together. With 0 the first execution waits about 100 s for a machine."""
@@ -118,6 +132,18 @@ class GkeSettings:
 
     There is one policy per project, and it binds every cluster in it that enforces any.
     """
+    sandbox_logs: SandboxLogs = "exclude"
+    """What becomes of what sandboxes print in Cloud Logging: `exclude` stores none of it, `keep` has a bucket for it.
+
+    Replies and their files are in there; the executor reads them from the node. The bucket is encrypted with the
+    stack's key.
+    """
+    sandbox_log_days: int = 30
+    """How many days the bucket of `sandboxLogs: keep` stores an entry; 1 to 3650."""
+    docker_hub_user: str = ""
+    """User of Docker Hub as whom the stack's repository pulls through; empty is nobody, with the limits of that."""
+    docker_hub_token: str = ""
+    """Version in Secret Manager that holds the user's access token, `projects/NUMBER/secrets/NAME/versions/VERSION`."""
     agent_sandbox_addon: bool = False
     """Whether GKE's Agent Sandbox add-on is installed; nothing here depends on it. Takes a `minVersion`."""
     pod_snapshots: bool = False
@@ -128,28 +154,34 @@ class GkeSettings:
         choose("release_channel", self.release_channel, get_args(ReleaseChannel))
         choose("sandbox_upgrade", self.sandbox_upgrade, get_args(UpgradeStrategy))
         choose("binary_authorization", self.binary_authorization, get_args(BinaryAuthorization))
-        gke_checks.maintenance(self.maintenance_start, self.maintenance_end, self.maintenance_recurrence)
+        choose("sandbox_logs", self.sandbox_logs, get_args(SandboxLogs))
+        maintenance.check(self.maintenance_start, self.maintenance_end, self.maintenance_recurrence)
+        maintenance.exclusions(self.maintenance_exclusions)
         gke_checks.pools(self)
+        quotas.check(self.project_quotas)
         self.addresses.check()
         gke_checks.versions(self)
         gke_checks.roles(self.agent_roles)
         gke_checks.security_group(self.rbac_security_group)
+        gke_checks.logs_and_mirror(self)
         gke_checks.production(self)
 
     @property
     def addresses(self) -> AddressPlan:
         """The three address ranges, and how many nodes they must hold."""
-        # An upgrade adds nodes before it takes others away.
-        spare = self.sandbox_nodes_max if self.sandbox_upgrade == "BLUE_GREEN" else 1
+        system, sandbox = self.nodes_at_most
         return AddressPlan(
             subnet=self.subnet_cidr,
             pods=self.pods_cidr,
             services=self.services_cidr,
-            nodes=(
-                (self.system_nodes_max + 1, SYSTEM_PODS_PER_NODE),
-                (self.sandbox_nodes_max + spare, self.sandbox_pods_per_node),
-            ),
+            nodes=((system, SYSTEM_PODS_PER_NODE), (sandbox, self.sandbox_pods_per_node)),
         )
+
+    @property
+    def nodes_at_most(self) -> tuple[int, int]:
+        """Nodes of the system pool and of the gVisor pool: an upgrade adds some before it takes others away."""
+        spare = self.sandbox_nodes_max if self.sandbox_upgrade == "BLUE_GREEN" else 1
+        return self.system_nodes_max + 1, self.sandbox_nodes_max + spare
 
     @property
     def workload_pool(self) -> str:

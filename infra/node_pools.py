@@ -12,7 +12,8 @@ from typing import Final
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.gke_settings import SYSTEM_DISK_GB, SYSTEM_PODS_PER_NODE, GkeSettings
+from infra.gke_checks import SYSTEM_DISK_GB, SYSTEM_DISK_TYPE
+from infra.gke_settings import SYSTEM_PODS_PER_NODE, GkeSettings
 from infra.node_identity import SCOPES
 
 _PIDS: Final = 1024
@@ -37,7 +38,7 @@ def node_config(
         image_type="COS_CONTAINERD",
         service_account=account,
         oauth_scopes=list(SCOPES),
-        boot_disk=gcp.container.NodePoolNodeConfigBootDiskArgs(disk_type="pd-balanced", size_gb=SYSTEM_DISK_GB),
+        boot_disk=gcp.container.NodePoolNodeConfigBootDiskArgs(disk_type=SYSTEM_DISK_TYPE, size_gb=SYSTEM_DISK_GB),
         boot_disk_kms_key=key,
         gcfs_config=gcp.container.NodePoolNodeConfigGcfsConfigArgs(enabled=True),
         kubelet_config=gcp.container.NodePoolNodeConfigKubeletConfigArgs(

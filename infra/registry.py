@@ -38,6 +38,8 @@ def repositories(
     stack: str,
     project: str,
     region: str,
+    docker_hub_user: str,
+    docker_hub_token: str,
     services: list[pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> Repositories:
@@ -48,6 +50,9 @@ def repositories(
         stack: Name of the stack; the repositories' ids carry it.
         project: Id of the project.
         region: Region of the nodes.
+        docker_hub_user: As whom Docker Hub is asked; empty is nobody.
+        docker_hub_token: Version in Secret Manager that holds the user's token. Whoever keeps it lets Artifact
+            Registry read it: a right to grant that here would be one to read every secret of the project.
         services: What must be enabled first.
         opts: Options of both.
     """
@@ -78,8 +83,24 @@ def repositories(
                 docker_repository=gcp.artifactregistry.RepositoryRemoteRepositoryConfigDockerRepositoryArgs(
                     public_repository="DOCKER_HUB"
                 ),
+                upstream_credentials=_login(docker_hub_user, docker_hub_token) if docker_hub_user else None,
             ),
             vulnerability_scanning_config=scanning,
             opts=after,
         ),
+    )
+
+
+def _login(user: str, token: str) -> gcp.artifactregistry.RepositoryRemoteRepositoryConfigUpstreamCredentialsArgs:
+    """Return a login: Docker Hub lets nobody in particular pull only so much an hour.
+
+    https://cloud.google.com/artifact-registry/docs/docker/configure-remote-auth-docker-hub
+    """
+    registry = gcp.artifactregistry
+    return registry.RepositoryRemoteRepositoryConfigUpstreamCredentialsArgs(
+        username_password_credentials=(
+            registry.RepositoryRemoteRepositoryConfigUpstreamCredentialsUsernamePasswordCredentialsArgs(
+                username=user, password_secret_version=token
+            )
+        )
     )

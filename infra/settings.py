@@ -17,6 +17,7 @@ from infra import gke_checks, image_names
 from infra.configuration import choose, full_key, key, read, settings_of, shown
 from infra.environment_settings import EnvironmentSettings, Quota
 from infra.existing_settings import ExistingSettings
+from infra.gke import quotas
 from infra.gke_settings import STANDARD_ONLY, GkeSettings
 
 __all__ = ["COMPONENT", "GROUPS", "ClusterMode", "Quota", "Settings"]
@@ -118,6 +119,8 @@ class Settings:
                 f"{shown('deletion_protection', False)} in a production stack: `pulumi destroy` would delete the "
                 "cluster and everything that runs in it. Set it to true again unless you are tearing the stack down"
             )
+        if self.cluster_mode == "standard" and (quota := quotas.warning(self.gke)):
+            found.append(quota)
         if self.environment.egress == "none" and not image_names.reachable_privately(image := self._image()):
             found.append(
                 f"{full_key('image')} is in {image.partition('/')[0]}, which nodes without a way to the internet "
@@ -182,8 +185,9 @@ GROUPS: Final = (Settings, EnvironmentSettings, ExistingSettings, GkeSettings)
 def _refuse_without_effect(mode: str, given: Mapping[str, Any], entries: Any) -> None:
     """Refuse settings that the mode of the cluster does not look at, unless they say what they always say."""
     for entry in entries:
+        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
         # Google's project and region are not only ours.
-        if entry.default is MISSING or given.get(entry.name, entry.default) == entry.default:
+        if default is MISSING or given.get(entry.name, default) == default:
             continue
         raise ConfigError(
             f"{shown(entry.name, given[entry.name])} has no effect with {shown('cluster_mode', mode)}",

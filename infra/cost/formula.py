@@ -117,12 +117,14 @@ class Stack:
         sandbox: What a sandbox requests.
         keys: Keys in Cloud KMS.
         nat: Whether nodes have a way out, by Cloud NAT.
+        logs: Whether what sandboxes print is stored in Cloud Logging.
     """
 
     nodes: Nodes | None
     sandbox: Sandbox
     keys: int
     nat: bool
+    logs: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +259,8 @@ def per_thousand(prices: Prices, stack: Stack, load: Load) -> tuple[Line, ...]:
     """
     held = THOUSAND * (load.run_seconds + load.around_seconds) / _SECONDS_PER_HOUR
     lines = _on_nodes(prices, stack, load, held) if stack.nodes else _by_pod(prices, stack.sandbox, held)
-    lines.append(_line(prices, "log_gib", "logs of executions", THOUSAND * load.log_mib / _MIB_PER_GIB, "GiB"))
+    if stack.logs:
+        lines.append(_line(prices, "log_gib", "logs of executions", THOUSAND * load.log_mib / _MIB_PER_GIB, "GiB"))
     if stack.nat:
         traffic = THOUSAND * load.egress_mib / _MIB_PER_GIB
         lines.append(_line(prices, "nat_gib", "traffic through Cloud NAT", traffic, "GiB"))

@@ -22,7 +22,8 @@ from adk_gke_sandbox.values import quantity
 from infra import gke_checks
 from infra.configuration import full_key
 from infra.cost.formula import Load, Machine, Nodes, Pool, Prices, Sandbox, Stack
-from infra.gke_settings import SYSTEM_DISK_GB, GkeSettings
+from infra.gke_checks import SYSTEM_DISK_GB
+from infra.gke_settings import GkeSettings
 from infra.settings import Settings
 
 STACKS: Final = Path(__file__).resolve().parents[1] / "stacks"
@@ -135,6 +136,8 @@ def stack(of: Settings, size: Size | None) -> Stack:
         ),
         keys=1,
         nat=environment.egress != "none",
+        # What an exclusion filters out is not billed (https://cloud.google.com/stackdriver/pricing#logging-costs).
+        logs=of.gke.sandbox_logs == "keep",
     )
 
 

@@ -134,6 +134,9 @@ def variables(stack: Stack) -> dict[str, str]:
         "PULUMI_CONFIG_PASSPHRASE": "",
         "PULUMI_SKIP_UPDATE_CHECK": "1",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+        # The provider that is built here takes over an object that is there already, one of the user's own from 4.30 on
+        # only if it is told to. A run that was killed is resumed with both: on this cluster nobody else's are lost.
+        "PULUMI_K8S_UPSERT_EXISTING_OBJECTS": "true",
         **stack.environment,
     }
 

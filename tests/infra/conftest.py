@@ -81,6 +81,10 @@ _MADE_UP: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
 """What Google would add to the inputs of a resource, as far as the program reads it."""
 
 
+FORWARDING_RULES: list[dict[str, str]] = []
+"""Load balancers that are in the project; a test puts its own here."""
+
+
 class _Echo(mocks.Mocks):
     def __init__(self, preview: bool) -> None:
         self.preview = preview
@@ -93,6 +97,10 @@ class _Echo(mocks.Mocks):
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
         if args.token == "gcp:organizations/getProject:getProject":
             return {"projectId": args.args["projectId"], "number": PROJECT_NUMBER}
+        if args.token == "gcp:logging/getProjectCmekSettings:getProjectCmekSettings":
+            return {**args.args, "serviceAccountId": f"cmek-p{PROJECT_NUMBER}@gcp-sa-logging.iam.gserviceaccount.com"}
+        if args.token == "gcp:compute/getForwardingRules:getForwardingRules":
+            return {**args.args, "rules": FORWARDING_RULES}
         if args.token == "gcp:container/getCluster:getCluster":
             endpoints = [{"endpoint": ENDPOINT, "allowExternalTraffic": True}]
             return {**args.args, "controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": endpoints}]}

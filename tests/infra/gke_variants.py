@@ -13,6 +13,10 @@ EVERYTHING: Final[dict[str, Any]] = {
     "minVersion": "1.36.3-gke.1767000",
     "agentRoles": ["roles/aiplatform.user"],
     "rbacSecurityGroup": "gke-security-groups@example.com",
+    "sandboxLogs": "keep",
+    "maintenanceExclusions": {"year-end": "2026-12-18T00:00:00+01:00/2027-01-04T00:00:00+01:00 NO_MINOR_UPGRADES"},
+    "dockerHubUser": "a-user",
+    "dockerHubToken": "projects/123456789012/secrets/docker-hub/versions/1",
 }
 """Settings that switch all options on."""
 
@@ -32,6 +36,7 @@ VARIANTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "policy of the stack": ("staging", {"binaryAuthorization": "manage"}),
     "add-ons": ("staging", {"agentSandboxAddon": True, "podSnapshots": True, "minVersion": "1.36.3-gke.1767000"}),
     "hyperdisk": ("staging", {"sandboxMachineType": "c4-standard-4", "sandboxDiskType": "hyperdisk-balanced"}),
+    "E2 machines": ("staging", {"sandboxMachineType": "e2-standard-4"}),
     "a node from the start": ("staging", {"sandboxNodesMin": 1}),
     "no key for boot disks": ("staging", {"encryptBootDisks": False}),
     "roles and a group": (

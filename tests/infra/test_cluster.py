@@ -18,6 +18,7 @@ from standin.model import KINDS
 from adk_gke_sandbox.contract import parse
 from infra.cluster import SandboxCluster, SandboxClusterArgs
 from infra.gke_settings import GkeSettings
+from tests.infra import conftest
 from tests.infra.conftest import (
     ENDPOINT,
     GKE_STACKS,
@@ -32,6 +33,7 @@ from tests.infra.conftest import (
 from tests.infra.gke_variants import AUTOPILOT, EVERYTHING
 
 SECRET = "4dabf18193072939515e22adb298388d"
+END = "2026-05-08T00:00:00Z"
 PREVIEW = pytest.mark.parametrize("preview", [False, True])
 
 
@@ -86,6 +88,83 @@ def test_options_reach_the_cluster() -> None:
     assert at(asked, "minMasterVersion") == "1.36.3-gke.1767000"
     assert at(asked, "authenticatorGroupsConfig.securityGroup") == "gke-security-groups@example.com"
     assert at(asked, "binaryAuthorization.evaluationMode") == "PROJECT_SINGLETON_POLICY_ENFORCE"
+
+
+def test_first_pool_takes_nothing_of_the_quota_for_ssd() -> None:
+    assert at(cluster(made()), "nodeConfig.bootDisk") == {"diskType": "pd-standard", "sizeGb": 30}
+
+
+def test_times_without_upgrades_are_the_settings() -> None:
+    times = {
+        "b": "2026-12-18T00:00:00+01:00/2027-01-04T00:00:00Z NO_MINOR_UPGRADES",
+        "a": f"2026-05-01T00:00:00Z/{END}",
+    }
+    assert at(cluster(made(maintenanceExclusions=times)), "maintenancePolicy.maintenanceExclusions") == [
+        {
+            "exclusionName": name,
+            "startTime": start,
+            "endTime": end,
+            "exclusionOptions": {"scope": scope},
+        }
+        for name, start, end, scope in (
+            ("a", "2026-05-01T00:00:00Z", END, "NO_UPGRADES"),
+            ("b", "2026-12-17T23:00:00Z", "2027-01-04T00:00:00Z", "NO_MINOR_UPGRADES"),
+        )
+    ]
+
+
+@pytest.mark.parametrize("settings", [{}, AUTOPILOT])
+def test_what_sandboxes_print_stays_out_of_the_projects_log(settings: dict[str, Any]) -> None:
+    program = made(namespace="runs", **settings)
+    (exclusion,) = program.of("ProjectExclusion")
+    assert exclusion.inputs["filter"] == (
+        'resource.type="k8s_container" AND resource.labels.location="europe-west4" AND '
+        'resource.labels.cluster_name="sandbox-cluster-0a1b2c3" AND resource.labels.namespace_name="runs"'
+    )
+    assert not exclusion.inputs.get("disabled")
+    assert [*program.of("ProjectSink"), *program.of("ProjectBucketConfig")] == []
+
+
+def test_what_sandboxes_print_is_kept_in_a_bucket_under_the_stacks_key() -> None:
+    program = made(sandboxLogs="keep", sandboxLogDays=90)
+    (exclusion,), (sink,), (bucket,) = (program.of(f"Project{each}") for each in ("Exclusion", "Sink", "BucketConfig"))
+    assert sink.inputs["filter"] == exclusion.inputs["filter"]
+    assert sink.inputs["destination"] == f"logging.googleapis.com/{bucket.name}-id"
+    assert bucket.inputs["location"] == "europe-west4"
+    assert bucket.inputs["retentionDays"] == 90
+    assert bucket.inputs["cmekSettings"] == {"kmsKeyName": "sandbox-key-id"}
+    grant = program.one("CryptoKeyIAMMember", "sandbox-key-logging")
+    assert grant.inputs["member"] == f"serviceAccount:cmek-p{PROJECT_NUMBER}@gcp-sa-logging.iam.gserviceaccount.com"
+    assert any(urn.endswith("::sandbox-key-logging") for urn in bucket.request.dependencies)
+
+
+def test_docker_hub_is_asked_as_somebody() -> None:
+    token = "projects/123456789012/secrets/docker-hub/versions/1"
+    mirror = made(dockerHubUser="me", dockerHubToken=token).one("Repository", "sandbox-docker-hub")
+    login = {"usernamePasswordCredentials": {"username": "me", "passwordSecretVersion": token}}
+    assert at(mirror, "remoteRepositoryConfig.upstreamCredentials") == login
+    nobody = made().one("Repository", "sandbox-docker-hub")
+    assert at(nobody, "remoteRepositoryConfig.upstreamCredentials") is None
+
+
+@pytest.mark.parametrize(
+    ("protected", "rule", "told"),
+    [
+        (False, {"network": "projects/p/global/networks/sandbox-network"}, True),
+        (False, {"description": '{"kubernetes.io/service-name":"agents/web"}'}, True),
+        (False, {"network": "projects/p/global/networks/default", "description": "mine"}, False),
+        (True, {"network": "projects/p/global/networks/sandbox-network"}, False),
+    ],
+)
+def test_load_balancer_that_would_hold_the_network_is_told(
+    monkeypatch: pytest.MonkeyPatch, protected: bool, rule: dict[str, str], told: bool
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(conftest, "FORWARDING_RULES", [{"name": "a1b2", **rule}])
+    monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: warnings.append(message))
+    run_program({**committed("staging"), "image": IMAGE, "deletionProtection": protected}, "staging")
+    message = "load balancers a1b2 would outlive the cluster and hold the network sandbox-network. Before"
+    assert any(each.startswith(message) for each in warnings) is told
 
 
 def test_maintenance_window_is_the_settings() -> None:

@@ -55,8 +55,8 @@ def test_command_prints_both_tables_and_the_month(tmp_path: Path) -> None:
     assert "staging: a month without executions" in done.stdout
     assert "staging: 1,000 executions" in done.stdout
     assert "a month with 50,000 executions: " in done.stdout
-    # 730 h of cluster and of one system node, a disk of 100 GB, a key, 2 GiB of images, 10 GiB of logs; all of 1.
-    assert "1,573.00 XTS" in done.stdout
+    # 730 h of cluster and of one system node, a disk of 50 GB, a key, 2 GiB of images, 10 GiB of logs; all of 1.
+    assert "1,523.00 XTS" in done.stdout
 
 
 def test_command_fails_with_one_line_where_no_price_is_given() -> None:
@@ -170,8 +170,10 @@ def test_machine_type_that_does_not_tell_its_size(tmp_path: Path) -> None:
     )
 
 
-def test_egress_is_paid_for(tmp_path: Path) -> None:
+def test_egress_and_kept_logs_are_paid_for(tmp_path: Path) -> None:
     assert other_stack(tmp_path, egress="internet").nat
+    assert other_stack(tmp_path, sandboxLogs="keep").logs
+    assert not other_stack(tmp_path).logs
 
 
 def test_stack_without_a_cluster_of_its_own() -> None:

@@ -19,11 +19,13 @@ from adk_gke_sandbox.cli.main import app
 from adk_gke_sandbox.execution import CODE_REASONS, Reason
 from infra import settings_reference
 from infra.configuration import key, settings_of
+from infra.cost import inputs as cost
+from infra.gke import quotas
 from infra.gke_settings import GkeSettings
 from infra.node_identity import NODE_ROLE
 from infra.project_services import wanted
 from infra.settings import GROUPS
-from tests.infra.conftest import IMAGE, Program, committed, run_program
+from tests.infra.conftest import GKE_STACKS, IMAGE, Program, committed, run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -131,6 +133,8 @@ OTHERS: dict[str, Any] = {
     "maintenance_start": "2026-02-03T02:00:00Z",
     "maintenance_end": "2026-01-03T09:00:00Z",
     "maintenance_recurrence": "FREQ=DAILY",
+    "maintenance_exclusions": {"year-end": "2026-12-18T00:00:00Z/2027-01-04T00:00:00Z"},
+    "project_quotas": {"CPUS": "100"},
     "system_machine_type": "n2d-standard-4",
     "system_nodes_min": 2,
     "system_nodes_max": 5,
@@ -146,6 +150,10 @@ OTHERS: dict[str, Any] = {
     "rbac_security_group": "gke-security-groups@example.com",
     "agent_roles": ["roles/aiplatform.user"],
     "binary_authorization": "enforce",
+    "sandbox_logs": "keep",
+    "sandbox_log_days": 90,
+    "docker_hub_user": "a-user",
+    "docker_hub_token": "projects/123456789012/secrets/docker-hub/versions/1",
     "agent_sandbox_addon": True,
     "pod_snapshots": True,
 }
@@ -153,7 +161,11 @@ OTHERS: dict[str, Any] = {
 
 USUAL = {"sandboxSpot": False, "minVersion": "1.36.3-gke.1767000", "quotaPods": 60}
 ADDRESSES = {"subnet_cidr", "pods_cidr", "services_cidr"}
-TOGETHER = {"maintenance_start": {"maintenanceEnd": "2026-02-03T08:00:00Z"}}
+TOGETHER = {
+    "maintenance_start": {"maintenanceEnd": "2026-02-03T08:00:00Z"},
+    "docker_hub_user": {"dockerHubToken": OTHERS["docker_hub_token"]},
+    "docker_hub_token": {"dockerHubUser": "a-user"},
+}
 
 
 def program(**settings: Any) -> Program:
@@ -268,6 +280,19 @@ def test_apis_that_the_program_cannot_enable_itself_come_first() -> None:
     assert services <= enabled | set(wanted(EVERYTHING))
 
 
+@pytest.mark.parametrize("stack", GKE_STACKS)
+def test_quotas_that_the_committed_stacks_take_are_listed(stack: str) -> None:
+    row = re.findall(
+        rf"^\| `{stack}` \| at (?:the start|full size) \| (.+) \|$", read(OPERATIONS / "bootstrap.md"), re.M
+    )
+    listed = [dict(zip((quotas.DISKS, "CPUS", "N2D_CPUS"), map(int, each.split(" | ")), strict=True)) for each in row]
+    settings = cost.settings(stack).gke
+    assert settings
+    pools = run_program({**committed(stack), "image": IMAGE}, stack).of("NodePool")
+    disks = [3 * pool.inputs["initialNodeCount"] * pool.inputs["nodeConfig"]["bootDisk"]["sizeGb"] for pool in pools]
+    assert (sum(disks), quotas.needed(settings)) == (listed[0][quotas.DISKS], listed[1])
+
+
 def workflow() -> dict[str, Any]:
     (text,) = blocks(OPERATIONS / "ci.md", "yaml")
     found: dict[str, Any] = yaml.safe_load(text)
@@ -284,6 +309,12 @@ def test_workflow_installs_the_engine_that_the_lock_names() -> None:
     locked = re.search(r"^pulumi==(\S+)", read(ROOT / "requirements" / "infra.txt"), flags=re.MULTILINE)
     assert locked
     assert step["with"]["pulumi-version"] == locked[1]
+
+
+def test_project_asks_for_the_cli_that_the_sdk_belongs_to() -> None:
+    locked = re.search(r"^pulumi==(\S+)", read(ROOT / "requirements" / "infra.txt"), flags=re.MULTILINE)
+    assert locked
+    assert yaml.safe_load(read(ROOT / "Pulumi.yaml"))["requiredPulumiVersion"] == f">={locked[1]} <4.0.0"
 
 
 def test_workflow_previews_requests_updates_main_and_looks_for_drift() -> None:
@@ -314,8 +345,12 @@ def test_every_reason_that_is_not_the_programs_is_explained() -> None:
     assert listed == {reason.value for reason in Reason} - {reason.value for reason in CODE_REASONS | {Reason.ABORTED}}
 
 
-FROM_PULUMI = {"the stack is currently locked by", "no changes were expected but changes were proposed"}
-"""What the engine says, and no test here brings it to say."""
+FROM_PULUMI = {
+    "the stack is currently locked by",
+    "no changes were expected but changes were proposed",
+    "The resource already exists in the cluster",
+}
+"""What the engine and the Kubernetes provider say, and no test here brings them to say."""
 
 
 def test_refusals_are_quoted_as_they_are_said() -> None:

@@ -23,7 +23,7 @@ from kubernetes import client, config
 from adk_gke_sandbox.cluster import manifests
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CONTRACT_KEY, EXECUTOR_RULES, parse
-from infra.local import credentials, stack
+from infra.local import credentials, engine, stack
 from infra.local.layout import Layout
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -260,8 +260,8 @@ def test_run_that_was_killed_while_it_created_the_stack_is_taken_over(trial: Tri
     assert "an earlier run on stack local was killed: taking its lock over" in trial.up()
 
 
-def test_run_that_was_killed_is_taken_over(trial: Trial) -> None:
-    """The engine's lock stays behind; so may objects that its state does not know."""
+def test_run_that_was_killed_is_taken_over(trial: Trial, core: client.CoreV1Api) -> None:
+    """Between two creates: the engine's lock stays behind, and objects that its state may not know."""
     program = (
         "import sys; from pathlib import Path; from infra.local import stack;"
         "from infra.local.layout import Layout; import dataclasses;"
@@ -275,9 +275,23 @@ def test_run_that_was_killed_is_taken_over(trial: Trial) -> None:
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     ) as driver:
-        while not (list(locks.rglob("*.json")) and trial.where.log("up").exists()):
-            assert driver.poll() is None, "the run ended without a lock"
+        while trial.sandbox not in {each.metadata.name for each in core.list_namespace().items}:
+            assert driver.poll() is None, "the run ended before it could be killed"
             time.sleep(0.005)
         os.killpg(driver.pid, signal.SIGKILL)
+    assert list(locks.rglob("*.json"))
     assert "an earlier run on stack local was killed: taking its lock over" in trial.up()
+    trial.preview()
+
+
+def test_object_that_the_state_does_not_know_is_taken_over(trial: Trial, core: client.CoreV1Api) -> None:
+    """As a run leaves it that is killed before it has saved what it made."""
+    trial.up()
+    stack_of = ["--stack", trial.where.name]
+    state = json.loads(engine.run(trial.where, "export", ["stack", "export", *stack_of]))
+    (urn,) = [each["urn"] for each in state["deployment"]["resources"] if each["urn"].endswith("::sandbox-contract")]
+    before = core.read_namespaced_config_map("adk-gke-sandbox", trial.agents).metadata.uid
+    engine.run(trial.where, "delete", ["state", "delete", urn, "--yes", *stack_of])
+    trial.up()
+    assert core.read_namespaced_config_map("adk-gke-sandbox", trial.agents).metadata.uid == before
     trial.preview()

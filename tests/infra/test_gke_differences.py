@@ -87,6 +87,18 @@ def test_setting_taken_back_reaches_the_cluster(
     assert changes(old, new) == expected
 
 
+def test_times_without_upgrades_are_the_programs_alone() -> None:
+    """One that somebody adds is read back, and taken away by the next update."""
+    (asked,) = program("staging", {}).of("Cluster")
+    kind = KINDS[CLUSTER]
+    state = settled(kind, asked.inputs)
+    state["maintenancePolicy"]["maintenanceExclusions"] = [
+        {"exclusionName": "by-hand", "startTime": "2026-12-18T00:00:00Z", "endTime": "2026-12-19T00:00:00Z"}
+    ]
+    answer = difference(kind, state, asked.inputs, asked.inputs, list(asked.request.ignoreChanges))
+    assert list(answer.detailedDiff) == ["maintenancePolicy.maintenanceExclusions"]
+
+
 def test_page_of_drift_says_what_leaving_out_means_for_each_field_that_is_left_out() -> None:
     """Google keeps a field that is left out; each such field is one that no setting can switch on."""
     page = (REPOSITORY / "docs" / "operations" / "drift.md").read_text(encoding="utf-8")

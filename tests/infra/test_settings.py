@@ -38,6 +38,12 @@ def gke() -> Given:
     return {"clusterMode": "standard", "image": IMAGE, "gcp:project": "a-project", "gcp:region": "europe-west4"}
 
 
+@pytest.fixture
+def roomy(gke: Given) -> Given:
+    """The same in a project whose quotas are enough."""
+    return {**gke, "projectQuotas": dict.fromkeys(("SSD_TOTAL_GB", "CPUS", "N2D_CPUS"), "100000")}
+
+
 def configured(given: Given, stack: str = "local", **changed: Any) -> Settings:
     """Return the settings of a stack file; ``gcp__region`` is the key ``gcp:region``."""
     config = {**given, **{name.replace("__", ":"): value for name, value in changed.items()}}
@@ -167,6 +173,7 @@ def test_keys_of_other_packages_are_not_ours_to_judge(least: Given) -> None:
         ("releaseChannel", "regular", "RAPID, REGULAR, STABLE, EXTENDED"),
         ("sandboxUpgrade", "ROLLING", "SURGE, BLUE_GREEN"),
         ("binaryAuthorization", "on", "off, enforce, manage"),
+        ("sandboxLogs", "drop", "exclude, keep"),
     ],
 )
 def test_value_is_not_one_of_the_choices(gke: Given, name: str, value: str, choices: str) -> None:
@@ -249,14 +256,14 @@ def test_image_keeps_its_name_on_a_cluster_that_is_there(least: Given) -> None:
     assert configured(least, image=image).contract().image == image
 
 
-def test_image_that_closed_nodes_cannot_pull_draws_a_warning(gke: Given) -> None:
+def test_image_that_closed_nodes_cannot_pull_draws_a_warning(roomy: Given) -> None:
     image = f"ghcr.io/team/python@sha256:{'b' * 64}"
-    assert configured(gke, image=image).warnings() == [
+    assert configured(roomy, image=image).warnings() == [
         "adk-gke-sandbox:image is in ghcr.io, which nodes without a way to the internet cannot reach. "
         "Push it to the stack's own repository (output `repository`) and name it there"
     ]
-    assert configured(gke, image=image, egress="internet").warnings() == []
-    assert configured(gke, image=f"python@sha256:{'b' * 64}").warnings() == []
+    assert configured(roomy, image=image, egress="internet").warnings() == []
+    assert configured(roomy, image=f"python@sha256:{'b' * 64}").warnings() == []
 
 
 @pytest.mark.parametrize(
@@ -268,14 +275,14 @@ def test_image_that_closed_nodes_cannot_pull_draws_a_warning(gke: Given) -> None
         ("europe-docker.pkg.dev/a-project/sandbox/data", False),
     ],
 )
-def test_image_that_the_stacks_own_policy_refuses_draws_a_warning(gke: Given, image: str, admitted: bool) -> None:
+def test_image_that_the_stacks_own_policy_refuses_draws_a_warning(roomy: Given, image: str, admitted: bool) -> None:
     named = f"{image}@sha256:{'b' * 64}"
     warning = (
         "adk-gke-sandbox:image is in no repository of the stack, and adk-gke-sandbox:binaryAuthorization='manage' "
         "admits no other. Push it to the stack's own repository (output `repository`) and name it there"
     )
-    assert configured(gke, image=named, binaryAuthorization="manage").warnings() == ([] if admitted else [warning])
-    assert configured(gke, image=named, binaryAuthorization="enforce").warnings() == []
+    assert configured(roomy, image=named, binaryAuthorization="manage").warnings() == ([] if admitted else [warning])
+    assert configured(roomy, image=named, binaryAuthorization="enforce").warnings() == []
 
 
 # -- namespaces, limits, quota
@@ -678,6 +685,96 @@ def test_daily_window(gke: Given) -> None:
     assert configured(gke, maintenanceRecurrence="FREQ=DAILY")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2026-12-18",
+        "2026-12-18T00:00:00Z",
+        "2026-12-18T00:00:00Z/2027-01-04T00:00:00",
+        "2026-12-18T00:00:00Z/2027-13-04T00:00:00Z",
+        "2026-12-18T00:00:00Z/2027-01-04T00:00:00Z NO_PATCHES",
+    ],
+)
+def test_time_without_upgrades_is_none(gke: Given, text: str) -> None:
+    assert refusal(gke, maintenanceExclusions={"holidays": text}) == (
+        f"adk-gke-sandbox:maintenanceExclusions has 'holidays': {text!r}, which is not BEGIN/END in times of RFC 3339, "
+        "and if you like one of NO_UPGRADES, NO_MINOR_UPGRADES, NO_MINOR_OR_NODE_UPGRADES. Set it with `pulumi config "
+        "set --path 'maintenanceExclusions[\"year-end\"]' '2026-12-18T00:00:00Z/2027-01-04T00:00:00Z NO_UPGRADES' "
+        "--type string`"
+    )
+
+
+def test_time_without_upgrades_ends_after_it_begins(gke: Given) -> None:
+    assert refusal(gke, maintenanceExclusions={"a": "2027-01-04T00:00:00+01:00/2027-01-03T23:00:00Z"}) == (
+        "adk-gke-sandbox:maintenanceExclusions has 'a', which ends before it begins. Give the begin first"
+    )
+
+
+def test_more_times_without_upgrades_than_gke_takes(gke: Given) -> None:
+    many = {str(number): "2026-12-18T00:00:00Z/2027-01-04T00:00:00Z" for number in range(21)}
+    assert refusal(gke, maintenanceExclusions=many) == (
+        "adk-gke-sandbox:maintenanceExclusions has 21 entries. Keep 20 at most, as GKE does"
+    )
+
+
+# -- quotas of the project
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "a new project has: 80 CPUS_PER_VM_FAMILY of 8, 1050 SSD_TOTAL_GB of 250"),
+        ({"SSD_TOTAL_GB": "1049"}, "the project has: 80 CPUS_PER_VM_FAMILY of 8, 1050 SSD_TOTAL_GB of 1049"),
+        ({"SSD_TOTAL_GB": "1050"}, "a new project has: 80 CPUS_PER_VM_FAMILY of 8"),
+        ({"SSD_TOTAL_GB": "1050", "CPUS_PER_VM_FAMILY": "80"}, ""),
+    ],
+)
+def test_full_size_beyond_a_quota_draws_a_warning(gke: Given, given: dict[str, str], told: str) -> None:
+    # Five system nodes of 4 vCPU and 50 GB; twice ten of 4 vCPU, whose Hyperdisks count elsewhere, or 40 GB each.
+    pool = {"sandboxMachineType": "c3d-standard-4", "sandboxDiskGb": 40, "sandboxUpgrade": "BLUE_GREEN"}
+    image = f"python@sha256:{'b' * 64}"
+    (*_, found) = ["", *configured(gke, image=image, projectQuotas=given, **pool).warnings()]
+    assert found.partition("than ")[2].partition(". ")[0] == told
+    assert ("--path 'projectQuotas[\"" in found) == bool(told)
+
+
+def test_quota_is_a_number(gke: Given) -> None:
+    assert refusal(gke, projectQuotas={"CPUS": "many"}) == (
+        "adk-gke-sandbox:projectQuotas has 'CPUS': 'many', which is not a whole number. "
+        "Set it with `pulumi config set --path 'projectQuotas[\"CPUS\"]' NUMBER --type string`"
+    )
+
+
+def test_map_without_effect_is_refused(least: Given) -> None:
+    assert refusal(least, projectQuotas={"CPUS": "24"}).startswith(
+        "adk-gke-sandbox:projectQuotas={'CPUS': '24'} has no effect with adk-gke-sandbox:clusterMode='existing'"
+    )
+
+
+# -- logs, and the login to Docker Hub
+
+TOKEN = "projects/123456789012/secrets/docker-hub/versions/1"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sandboxLogDays": 0}, "sandboxLogDays=0 is out of range. Give 1 to 3650"),
+        ({"sandboxLogDays": 3651}, "sandboxLogDays=3651 is out of range. Give 1 to 3650"),
+        ({"dockerHubUser": "me"}, "dockerHubUser is set without adk-gke-sandbox:dockerHubToken. Set both or none"),
+        ({"dockerHubToken": TOKEN}, "dockerHubToken is set without adk-gke-sandbox:dockerHubUser. Set both or none"),
+        (
+            {"dockerHubUser": "me", "dockerHubToken": "dckr_pat_0"},
+            "dockerHubToken='dckr_pat_0' is not the name of a version in Secret Manager. Set it with `pulumi config "
+            f"set dockerHubToken {TOKEN}`; the token itself does not belong into a stack file",
+        ),
+    ],
+)
+def test_logs_and_login_that_cannot_be(gke: Given, given: Given, message: str) -> None:
+    assert refusal(gke, **given) == f"adk-gke-sandbox:{message}"
+
+
 # -- pools
 
 
@@ -856,8 +953,8 @@ def test_rapid_channel_in_production(gke: Given) -> None:
     )
 
 
-def test_production_without_protection_draws_a_warning(gke: Given) -> None:
-    settings = configured(gke, production=True, deletionProtection=False, image=f"python@sha256:{'b' * 64}")
+def test_production_without_protection_draws_a_warning(roomy: Given) -> None:
+    settings = configured(roomy, production=True, deletionProtection=False, image=f"python@sha256:{'b' * 64}")
     assert settings.warnings() == [
         "adk-gke-sandbox:deletionProtection=false in a production stack: `pulumi destroy` would delete the cluster and "
         "everything that runs in it. Set it to true again unless you are tearing the stack down"
@@ -919,7 +1016,8 @@ def test_committed_stack_file_has_no_salt_and_no_secret(stack: str) -> None:
 def test_committed_stack_file_works_but_for_the_image(stack: str) -> None:
     settings = configured(committed(stack), stack)
     assert settings.environment.image == EXAMPLE_IMAGE
-    assert settings.warnings() == []
+    (quotas,) = settings.warnings()
+    assert quotas.startswith("at full size the stack takes more of quotas of europe-west4 than a new project has: ")
 
 
 def test_committed_prod_is_production_and_protected() -> None:

@@ -67,6 +67,7 @@ STACK = Stack(
     sandbox=SANDBOX,
     keys=2,
     nat=True,
+    logs=True,
 )
 AUTOPILOT = replace(STACK, nodes=None, nat=False)
 
@@ -129,6 +130,10 @@ def test_closed_network_has_no_nat_to_pay_for() -> None:
     stack = replace(STACK, nat=False)
     assert "Cloud NAT" not in costs(idle(PRICES, stack, LOAD))
     assert "traffic through Cloud NAT" not in costs(per_thousand(PRICES, stack, LOAD))
+
+
+def test_logs_that_are_not_stored_cost_nothing() -> None:
+    assert "logs of executions" not in costs(per_thousand(PRICES, replace(STACK, logs=False), LOAD))
 
 
 def test_executions_on_nodes_that_are_there_anyhow_cost_their_logs_only() -> None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from standin.cloud import CloudError, Json, World
-from standin.kinds import CLUSTER, NETWORK, ROUTER, SUBNETWORK, Kind, kind, short
+from standin.kinds import CLUSTER, FORWARDING_RULE, NETWORK, ROUTER, SUBNETWORK, Kind, kind, short
 from standin.schema import Problem
 
 _COMPUTE_NAME: Final = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -40,7 +40,7 @@ def existing(world: World, kind: str, reference: Any) -> Json:
 
 
 def _release_network(world: World, outputs: Json) -> None:
-    for each in (SUBNETWORK, ROUTER, CLUSTER):
+    for each in (SUBNETWORK, ROUTER, CLUSTER, FORWARDING_RULE):
         for user in world.of(each):
             if short(user["inputs"].get("network")) == outputs["name"]:
                 raise CloudError(

@@ -9,7 +9,7 @@ from typing import Final
 
 from standin.cloud import CloudError, Json, World
 from standin.compute import existing
-from standin.identity import admit_account, admit_key
+from standin.identity import admit_account, admit_key, robot_account
 from standin.kinds import CLUSTER, NETWORK, POOL, SUBNETWORK, Kind, at, kind, short, table, version_key
 from standin.schema import Problem
 
@@ -99,8 +99,8 @@ def _admit_cluster(world: World, inputs: Json) -> None:
                     f'googleapi: Error 400: Services secondary range "{services}" is already used by cluster '
                     f'"{short(other["id"])}"., badRequest'
                 )
-    admit_key(world, at(inputs, "databaseEncryption.keyName"), "container-engine-robot")
-    admit_key(world, at(inputs, "nodeConfig.bootDiskKmsKey"), "compute-system")
+    admit_key(world, at(inputs, "databaseEncryption.keyName"), robot_account("container-engine-robot"))
+    admit_key(world, at(inputs, "nodeConfig.bootDiskKmsKey"), robot_account("compute-system"))
     admit_account(world, at(inputs, "nodeConfig.serviceAccount"))
 
 
@@ -204,7 +204,7 @@ def _admit_pool(world: World, inputs: Json) -> None:
         raise CloudError(
             f"error creating NodePool: googleapi: Error 400: {SANDBOX} is reserved for GKE Sandbox., badRequest"
         )
-    admit_key(world, config.get("bootDiskKmsKey"), "compute-system")
+    admit_key(world, config.get("bootDiskKmsKey"), robot_account("compute-system"))
 
 
 def _pool_outputs(_world: World, state: Json) -> Json:

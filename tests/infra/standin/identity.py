@@ -1,4 +1,4 @@
-"""Services, identities, grants, keys and registries of a project."""
+"""Services, identities, grants, keys, registries and logs of a project."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from standin.kinds import (
     ACCOUNT,
     KEY,
     KEY_MEMBER,
+    LOG_BUCKET,
+    LOG_SINK,
     REPOSITORY,
     SERVICE,
     SERVICE_IDENTITY,
@@ -36,6 +38,10 @@ Enabling the service makes each in its own time; a `ServiceIdentity` makes it, a
 (https://cloud.google.com/iam/docs/create-service-agents).
 """
 
+LOGS_ACCOUNT: Final = f"cmek-p{PROJECT_NUMBER}@gcp-sa-logging.iam.gserviceaccount.com"
+"""Cloud Logging's own account for keys; asking for its name makes it
+(https://cloud.google.com/logging/docs/routing/managed-encryption-storage#service-account)."""
+
 LATE_CALLS: Final = 60
 """How many changes after its service such an account is there by itself; on Google Cloud about 90 s, here no clock."""
 
@@ -58,7 +64,7 @@ def _admit_identity(world: World, inputs: Json) -> None:
 
 def _identity_outputs(_world: World, inputs: Json) -> Json:
     robot = next((name for name, service in ROBOTS.items() if service == inputs["service"]), None)
-    email = f"service-{PROJECT_NUMBER}@{robot}.iam.gserviceaccount.com" if robot else ""
+    email = robot_account(robot) if robot else ""
     return {"email": email, "member": f"serviceAccount:{email}" if email else ""}
 
 
@@ -79,11 +85,16 @@ def _account_outputs(_world: World, inputs: Json) -> Json:
     }
 
 
-def admit_key(world: World, key: str | None, robot: str) -> None:
+def robot_account(robot: str) -> str:
+    """Return the e-mail of one of Google's own accounts, such as ``compute-system``."""
+    return f"service-{PROJECT_NUMBER}@{robot}.iam.gserviceaccount.com"
+
+
+def admit_key(world: World, key: str | None, account: str) -> None:
     """Refuse a key that Google's own service account may not use yet."""
     if key is None:
         return
-    agent = f"serviceAccount:service-{PROJECT_NUMBER}@{robot}.iam.gserviceaccount.com"
+    agent = f"serviceAccount:{account}"
     granted = any(
         grant["cryptoKeyId"] == key
         and grant["member"] == agent
@@ -94,7 +105,7 @@ def admit_key(world: World, key: str | None, robot: str) -> None:
         raise CloudError(
             "googleapi: Error 400: Cloud KMS key used for encryption is not usable: Permission "
             f"'cloudkms.cryptoKeyVersions.useToEncrypt' denied on resource '{key}' (or it may not exist) "
-            f"for {agent.removeprefix('serviceAccount:')}., badRequest"
+            f"for {account}., badRequest"
         )
 
 
@@ -118,7 +129,7 @@ def _admit_member(world: World, inputs: Json) -> None:
     if robot in ROBOTS:
         exists = name == f"service-{PROJECT_NUMBER}" and _agent_exists(world, ROBOTS[robot])
     else:
-        exists = email in [account["email"] for account in world.outputs(ACCOUNT)]
+        exists = email in [LOGS_ACCOUNT, *(account["email"] for account in world.outputs(ACCOUNT))]
     if not exists:
         raise CloudError(
             f"Error applying IAM policy: Error setting IAM policy: googleapi: Error 400: "
@@ -155,6 +166,25 @@ def _admit_repository_member(world: World, inputs: Json) -> None:
     _admit_member(world, inputs)
 
 
+def _admit_bucket(world: World, inputs: Json) -> None:
+    admit_key(world, (inputs.get("cmekSettings") or {}).get("kmsKeyName"), LOGS_ACCOUNT)
+
+
+def _bucket_outputs(_world: World, state: Json) -> Json:
+    settings = state.get("cmekSettings")
+    return {
+        "lifecycleState": "ACTIVE",
+        "name": f"projects/{state['project']}/locations/{state['location']}/buckets/{state['bucketId']}",
+        **({"cmekSettings": {**settings, "serviceAccountId": LOGS_ACCOUNT}} if settings else {}),
+    }
+
+
+def _admit_sink(world: World, inputs: Json) -> None:
+    bucket = inputs["destination"].removeprefix("logging.googleapis.com/")
+    if bucket not in world.resources:
+        raise CloudError(f"googleapi: Error 404: Log bucket {bucket} does not exist., notFound")
+
+
 _RULES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         SERVICE_IDENTITY: {"admit": _admit_identity, "outputs": _identity_outputs},
@@ -163,11 +193,13 @@ _RULES: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "gcp:serviceaccount/iAMMember:IAMMember": {"admit": _admit_member},
         KEY: {"check": _check_key},
         KEY_MEMBER: {"admit": _admit_member},
+        LOG_BUCKET: {"admit": _admit_bucket, "outputs": _bucket_outputs},
+        LOG_SINK: {"admit": _admit_sink, "outputs": lambda _, __: {"writerIdentity": ""}},
         REPOSITORY: {"check": _check_repository, "outputs": _repository_outputs},
         "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": {"admit": _admit_repository_member},
     }
 )
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
-    {token: kind("identity", token, **_RULES.get(token, {})) for token in table("identity")}
+    {token: kind(group, token, **_RULES.get(token, {})) for group in ("identity", "logs") for token in table(group)}
 )

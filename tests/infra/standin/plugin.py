@@ -26,7 +26,8 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 from standin import answers, faults, local_cluster, schema
 from standin.cloud import KUBECONFIG, PROJECT_NUMBER, Cloud, CloudError, Json, World
 from standin.difference import difference
-from standin.kinds import CLUSTER, POOL, Kind, short, visible
+from standin.identity import LOGS_ACCOUNT
+from standin.kinds import CLUSTER, FORWARDING_RULE, POOL, Kind, short, visible
 from standin.model import KINDS
 from standin.wire import UNKNOWN, decode, encode
 from standin.wire import secret as wire_secret
@@ -233,6 +234,15 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
                 "projectId": project,
                 "number": PROJECT_NUMBER,
                 "name": project,
+            },
+            "gcp:logging/getProjectCmekSettings:getProjectCmekSettings": lambda: {
+                "id": f"projects/{project}/cmekSettings",
+                "project": project,
+                "serviceAccountId": LOGS_ACCOUNT,
+            },
+            "gcp:compute/getForwardingRules:getForwardingRules": lambda: {
+                "id": f"projects/{project}/regions/{arguments['region']}/forwardingRules",
+                "rules": self.cloud.read().outputs(FORWARDING_RULE),
             },
             "gcp:container/getCluster:getCluster": lambda: _looked_up(
                 self.cloud.read(), {**arguments, "project": project}
