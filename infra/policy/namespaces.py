@@ -24,8 +24,9 @@ _NO_OBJECTS: Final = ("count/secrets", "count/services", "count/persistentvolume
 _BOUNDED: Final = ("count/pods", "count/jobs.batch", "limits.cpu", "limits.memory", "limits.ephemeral-storage")
 
 _DNS: Final = ("kube-dns", "node-local-dns")
-_NODE_LOCAL_DNS: Final = ipaddress.ip_network("169.254.20.10/32")
-"""GKE's DNS cache (https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache)."""
+_DNS_PORTS: Final = frozenset({("TCP", 53), ("UDP", 53)})
+"""A single address on these ports alone is a name server: the cache of a node, Cloud DNS at the metadata server's
+address, the Service `kube-dns` (https://github.com/gke-labs/kube-agents/pull/1169: no credentials on this port)."""
 
 _INSIDE: Final = tuple(
     map(
@@ -170,25 +171,33 @@ def _reaches_inside(namespace: str, resources: Sequence[Resource]) -> Iterator[F
         for rule in items(policy.inputs, "spec.egress"):
             peers = items(rule, "to")
             reached = [] if peers else ["every address"]
+            names = _resolves_names_alone(rule)
             for peer in peers:
-                reached += _private_part(peer["ipBlock"]) if "ipBlock" in peer else _pods(peer)
+                reached += _private_part(peer["ipBlock"], names) if "ipBlock" in peer else _pods(peer, names)
             if reached:
                 yield Finding(f"NetworkPolicy {objects.name(policy)} allows {', '.join(reached)}", policy)
 
 
-def _pods(peer: Mapping[str, Any]) -> list[str]:
+def _resolves_names_alone(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule is for port 53 and no other; a range of ports may hold others."""
+    ports = items(rule, "ports")
+    found = {(at(each, "protocol") or "TCP", at(each, "port")) for each in ports}
+    return bool(found) and found <= _DNS_PORTS and not any(at(each, "endPort") for each in ports)
+
+
+def _pods(peer: Mapping[str, Any], names: bool) -> list[str]:
     """Return which pods a peer is, unless it is the cluster's DNS."""
     namespace = at(peer, "namespaceSelector.matchLabels") or {}
     labels = at(peer, "podSelector.matchLabels") or {}
-    if namespace.get("kubernetes.io/metadata.name") == "kube-system" and labels.get("k8s-app") in _DNS:
+    if names and namespace.get("kubernetes.io/metadata.name") == "kube-system" and labels.get("k8s-app") in _DNS:
         return []
     return [f"pods ({', '.join(f'{key}={value}' for key, value in {**namespace, **labels}.items()) or 'all'})"]
 
 
-def _private_part(block: Mapping[str, Any]) -> list[str]:
-    """Return the private ranges that a block of addresses lets through."""
+def _private_part(block: Mapping[str, Any], names: bool) -> list[str]:
+    """Return the private ranges that a block of addresses lets through, unless it is a name server."""
     cidr = ipaddress.ip_network(block["cidr"], strict=False)
-    if cidr == _NODE_LOCAL_DNS:
+    if names and cidr.num_addresses == 1:
         return []
     kept = [ipaddress.ip_network(each, strict=False) for each in block.get("except") or ()]
     return [

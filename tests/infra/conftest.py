@@ -19,6 +19,7 @@ import pytest
 import yaml
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.stack import run_pulumi_func
+from standin.kinds import table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"localhost/adk-gke-sandbox/data@sha256:{'a' * 64}"
@@ -58,6 +59,9 @@ GKE_STACKS = ("staging", "prod")
 PROJECT_NUMBER = "123456789012"
 ENDPOINT = "gke-0123456789abcdef.europe-west4.gke.goog"
 
+THEIRS: dict[str, Any] = table("theirs")
+"""What a platform team has made before."""
+
 _MADE_UP: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "gcp:container/cluster:Cluster": lambda name, inputs: {
         "name": f"{name}-0a1b2c3",
@@ -95,7 +99,10 @@ class _Echo(mocks.Mocks):
             return {"projectId": args.args["projectId"], "number": PROJECT_NUMBER}
         if args.token == "gcp:container/getCluster:getCluster":
             endpoints = [{"endpoint": ENDPOINT, "allowExternalTraffic": True}]
-            return {**args.args, "controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": endpoints}]}
+            ranges = {"clusterIpv4Cidr": "10.8.0.0/14", "servicesIpv4Cidr": "34.118.224.0/20"}
+            return {**args.args, "controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": endpoints}], **ranges}
+        if args.token == "gcp:compute/getSubnetwork:getSubnetwork":
+            return {**THEIRS["subnetwork"], **args.args}
         raise AssertionError(f"the program calls {args.token}")
 
 

@@ -48,6 +48,7 @@ SANDBOX: Final = "agent-sandbox"
 AGENTS: Final = "agents"
 
 _RBAC: Final = "rbac.authorization.k8s.io"
+_DNS_PORTS: Final = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
 _PRIVATE_RANGES: Final = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
 _CONTAINER: Final = {
     "name": "sandbox",
@@ -102,7 +103,10 @@ GUESTS: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
                             "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
                         },
                         {"ipBlock": {"cidr": "169.254.20.10/32"}},
-                    ]
+                        {"ipBlock": {"cidr": "169.254.169.254/32"}},
+                        {"ipBlock": {"cidr": "10.72.0.10/32"}},
+                    ],
+                    "ports": _DNS_PORTS,
                 },
             ],
         },
@@ -513,10 +517,21 @@ NAMESPACE_CASES: Final = (
             rule="sandbox-network",
             type=NETWORK_POLICY,
             name="sandbox-internet",
-            change={"spec.egress": [{"to": to} if to else {}]},
+            change={"spec.egress": [{**({"to": to} if to else {}), **({"ports": ports} if ports else {})}]},
             says=f"NetworkPolicy internet allows {what}",
         )
-        for to, what in (
+        for to, what, *ports in (
+            *(
+                ([{"ipBlock": {"cidr": "169.254.169.254/32"}}], "169.254.0.0/16", *found)
+                for found in (
+                    [{"protocol": "TCP", "port": 80}],
+                    [*_DNS_PORTS, {"protocol": "TCP", "port": 80}],
+                    [{"protocol": "TCP", "port": 53, "endPort": 988}],
+                    [{"protocol": "TCP"}],
+                )
+            ),
+            ([{"ipBlock": {"cidr": "169.254.0.0/16"}}], "169.254.0.0/16", *_DNS_PORTS),
+            ([{"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "pods (k8s-app=kube-dns)", *_DNS_PORTS),
             ([], "every address"),
             ([{"ipBlock": {"cidr": "0.0.0.0/0"}}], ", ".join(_PRIVATE_RANGES)),
             (

@@ -81,7 +81,7 @@ def _account_outputs(_world: World, inputs: Json) -> Json:
 
 def admit_key(world: World, key: str | None, robot: str) -> None:
     """Refuse a key that Google's own service account may not use yet."""
-    if key is None:
+    if key in (None, table("theirs")["key"]):
         return
     agent = f"serviceAccount:service-{PROJECT_NUMBER}@{robot}.iam.gserviceaccount.com"
     granted = any(
@@ -99,7 +99,7 @@ def admit_key(world: World, key: str | None, robot: str) -> None:
 
 
 def admit_account(world: World, email: str | None) -> None:
-    if email is None or email == "default":
+    if email in (None, "default", table("theirs")["account"]):
         return
     if email not in [account["email"] for account in world.outputs(ACCOUNT)]:
         raise CloudError(
@@ -118,7 +118,7 @@ def _admit_member(world: World, inputs: Json) -> None:
     if robot in ROBOTS:
         exists = name == f"service-{PROJECT_NUMBER}" and _agent_exists(world, ROBOTS[robot])
     else:
-        exists = email in [account["email"] for account in world.outputs(ACCOUNT)]
+        exists = email in [table("theirs")["account"], *(account["email"] for account in world.outputs(ACCOUNT))]
     if not exists:
         raise CloudError(
             f"Error applying IAM policy: Error setting IAM policy: googleapi: Error 400: "
