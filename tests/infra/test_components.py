@@ -63,6 +63,7 @@ def cluster(name: str = "sandbox") -> SandboxCluster:
         region="europe-west4",
         agent_roles=("roles/aiplatform.user",),
         binary_authorization="manage",
+        sandbox_logs="keep",
     )
     return SandboxCluster(name, SandboxClusterArgs(stack=name, gke=gke, way_out=True))
 
