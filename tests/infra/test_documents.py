@@ -24,6 +24,7 @@ from infra.node_identity import NODE_ROLE
 from infra.project_services import wanted
 from infra.settings import GROUPS
 from tests.infra.conftest import IMAGE, Program, committed, run_program
+from tests.infra.gke_variants import ALL_OF_OTHERS, NETWORK_OF_OTHERS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -118,6 +119,7 @@ def test_settings_in_a_document_exist(document: Path) -> None:
     assert [name for _, name in named if name not in known | {"NAME"}] == []
 
 
+IN_A_NETWORK = ("network", "subnetwork", "pods_range", "services_range", "network_project")
 OTHERS: dict[str, Any] = {
     "project": "another-project",
     "region": "us-central1",
@@ -126,6 +128,7 @@ OTHERS: dict[str, Any] = {
     "subnet_cidr": "10.96.0.0/20",
     "pods_cidr": "10.100.0.0/16",
     "services_cidr": "10.104.0.0/20",
+    **{name: ALL_OF_OTHERS[key(name)] for name in (*IN_A_NETWORK, "node_service_account", "kms_key", "repository")},
     "release_channel": "STABLE",
     "min_version": "1.37.0-gke.1000000",
     "maintenance_start": "2026-02-03T02:00:00Z",
@@ -153,7 +156,10 @@ OTHERS: dict[str, Any] = {
 
 USUAL = {"sandboxSpot": False, "minVersion": "1.36.3-gke.1767000", "quotaPods": 60}
 ADDRESSES = {"subnet_cidr", "pods_cidr", "services_cidr"}
-TOGETHER = {"maintenance_start": {"maintenanceEnd": "2026-02-03T08:00:00Z"}}
+TOGETHER = {
+    "maintenance_start": {"maintenanceEnd": "2026-02-03T08:00:00Z"},
+    **dict.fromkeys(IN_A_NETWORK[1:], NETWORK_OF_OTHERS),
+}
 
 
 def program(**settings: Any) -> Program:
@@ -174,7 +180,7 @@ def replaced(before: Program, after: Program) -> set[str]:
     return found
 
 
-@pytest.mark.timeout(180)  # the program, once for each setting
+@pytest.mark.timeout(300)  # the program, once for each setting
 def test_settings_marked_day_0_are_those_that_replace_a_cluster_or_a_pool() -> None:
     """As far as the model of Google's provider goes: of address ranges, it is Google's API that refuses a change."""
     assert OTHERS.keys() == {entry.name for entry in settings_of(GkeSettings)}
