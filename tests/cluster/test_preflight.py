@@ -232,7 +232,7 @@ class TestBroken:
         networking = client.NetworkingV1Api(admin)
         networking.delete_namespaced_network_policy("allow-dns-and-apis", provisioned.agents_namespace)
         problem = look().only("agents-network")
-        assert problem["object"].startswith("Service default/kubernetes (")
+        assert problem["object"].startswith("API server (")
         assert "then run `pulumi up --refresh --stack local`" in problem["fix"]
 
     def test_binding_of_a_policy_only_audits(

@@ -731,15 +731,15 @@ def test_what_is_there_is_named_wrongly(gke: Given, changed: Given, said: str) -
     assert refusal({**gke, **ALL_OF_OTHERS}, **changed) == said
 
 
-def test_way_out_of_somebody_elses_subnetwork_is_theirs_to_see_to(gke: Given) -> None:
-    gke = {**gke, **NETWORK_OF_OTHERS, "image": f"python@sha256:{'b' * 64}"}
-    assert configured(gke, egress="internet").warnings()[-1] == (
+def test_way_out_of_somebody_elses_subnetwork_is_theirs_to_see_to(roomy: Given) -> None:
+    given = {**roomy, **NETWORK_OF_OTHERS, "image": f"python@sha256:{'b' * 64}"}
+    assert configured(given, egress="internet").warnings() == [
         "adk-gke-sandbox:egress takes a way to the internet, and the stack makes none for "
         "adk-gke-sandbox:subnetwork='gke-nodes'. Have its owner see to Cloud NAT or another route"
-    )
-    (warning,) = configured(gke, agentsEgress=["api.anthropic.com:443"]).warnings()
+    ]
+    (warning,) = configured(given, agentsEgress=["api.anthropic.com:443"]).warnings()
     assert warning.startswith("adk-gke-sandbox:agentsEgress takes a way to the internet")
-    assert configured(gke, agentsEgress=["10.20.0.5:5432"]).warnings() == []
+    assert configured(given, agentsEgress=["10.20.0.5:5432"]).warnings() == []
 
 
 # -- maintenance

@@ -22,6 +22,7 @@ from adk_gke_sandbox.execution import Outcome, Reason
 from adk_gke_sandbox.preflight import AGENTS_CHECKS, CLUSTER_CHECKS, SANDBOX_CHECKS, access, agents, dry_run
 from adk_gke_sandbox.preflight.agents import AgentsCluster
 from adk_gke_sandbox.preflight.checks import Problem, Report, Result, Status, make_checks
+from adk_gke_sandbox.preflight.probe import Target
 from infra.admission.rules import rules
 from tests.unit.loopback import kubeconfig
 
@@ -308,7 +309,7 @@ BROKEN: list[tuple[str, Change, str, str]] = [
     (
         "agents-network",
         put("agents_see", "opened", []),
-        "Service default/kubernetes (10.96.0.1:443): does not answer",
+        "API server (10.0.0.1:6443): does not answer",
         "Look at `kubectl get networkpolicies -n agents`",
     ),
 ]
@@ -421,7 +422,11 @@ def test_agents_try_their_models_where_they_are(changed: dict[str, Any], named: 
     live.objects["nodes"] = {"items": []}
     faked: dict[str, Any] = {"api": live, "sandbox": live}
     found = AgentsCluster(contract=live.contract, config=live.config, model_endpoint=named, **faked).agents_targets
-    assert [f"{each.protocol} {each.address}" for each in found if each.name != "Service default/kubernetes"] == tried
+    server = Target("Service default/kubernetes", "10.96.0.1", 443)
+    if not live.contract.cluster.project:
+        server = Target("API server", "10.0.0.1", 6443)
+    assert server in found
+    assert [f"{each.protocol} {each.address}" for each in found if each != server] == tried
 
 
 # What is asked

@@ -49,9 +49,10 @@ class AgentsCluster(ProbedCluster):
     @cached_property
     def agents_targets(self) -> tuple[Target, ...]:
         """What the program tries: what agents call, as far as it is known, and the names of it."""
-        found, names = self._service("default", "kubernetes", 443), []
+        found, names = self.api_server, []
+        # Where nobody resolves names, nobody answers at the addresses of Services either, as on the local cluster.
         if self.on_google_cloud or self._service("kube-system", "kube-dns", 53):
-            names.append("kubernetes.default.svc")
+            found, names = self._service("default", "kubernetes", 443), ["kubernetes.default.svc"]
         if endpoint := self.model_endpoint or (MODEL_ENDPOINT if self.on_google_cloud else ""):
             host, _, port = endpoint.rpartition(":")
             names.append(host)

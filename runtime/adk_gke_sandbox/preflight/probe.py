@@ -71,13 +71,18 @@ class ProbedCluster(CheckedCluster):
         machines = any(str(node["spec"].get("providerID")).startswith("gce://") for node in self.nodes)
         return machines or bool(self.contract.cluster.project)
 
+    @property
+    def api_server(self) -> list[Target]:
+        """The API server at the addresses that the kubeconfig leads to."""
+        url = urlsplit(self.api.host)
+        port = url.port or 443
+        return [Target("API server", address, port) for address in _addresses(url.hostname or "", port)]
+
     @cached_property
     def targets(self) -> tuple[Target, ...]:
         """What the program tries: what a sandbox must not reach, as far as addresses are known."""
-        contract, url = self.contract, urlsplit(self.api.host)
-        port = url.port or 443
-        found = [Target("API server", address, port) for address in _addresses(url.hostname or "", port)]
-        found += self._service("default", "kubernetes", 443)
+        contract = self.contract
+        found = [*self.api_server, *self._service("default", "kubernetes", 443)]
         for node in self.nodes[:_KUBELETS]:
             addresses = {entry["type"]: entry["address"] for entry in node["status"].get("addresses") or []}
             if address := addresses.get("InternalIP"):
