@@ -73,8 +73,8 @@ def _cases() -> Iterator[Case]:
         for number, case in enumerate(cases):
             refused = {rule: case["says"], **dict.fromkeys(case.get("also", ()), "")}
             for part, inputs in enumerate(case.get("changes") or [case["change"]]):
-                changes = (Change.of(case["of"], inputs),)
-                yield Case(title=f"{rule}-{number}-{part}", changes=changes, refused=refused)
+                change = Change.of(case["of"], inputs)
+                yield Case(title=f"{rule}-{number}-{part}", changes=(change,), refused=refused)
     for title, program in _DOCUMENT["programs"].items():
         changes = tuple(Change.of(resource, inputs) for resource, inputs in program["changes"].items())
         yield Case(title=title, changes=changes, refused=program["refused"])
