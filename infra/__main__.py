@@ -18,6 +18,7 @@ import pulumi  # noqa: E402
 import pulumi_kubernetes as kubernetes  # noqa: E402
 
 from adk_gke_sandbox.errors import ConfigError  # noqa: E402
+from infra.address_ranges import NO_ADDRESSES, Addresses  # noqa: E402
 from infra.cluster import SandboxCluster, SandboxClusterArgs  # noqa: E402
 from infra.environment import SandboxEnvironment, SandboxEnvironmentArgs  # noqa: E402
 from infra.existing_cluster import existing_gke  # noqa: E402
@@ -57,8 +58,8 @@ def _on_gke(settings: Settings, gke: GkeSettings) -> None:
             stack=settings.stack,
             mode="autopilot" if settings.cluster_mode == "autopilot" else "standard",
             gke=gke,
-            way_out=contract.egress != "none",
-            fqdn_policies=contract.egress == "fqdn",
+            way_out=settings.environment.way_out,
+            fqdn_policies=settings.environment.names_hosts,
             sandbox_namespace=contract.namespace,
             agents_namespace=contract.agents_namespace,
             agent_service_account=contract.agent_service_account,
@@ -71,6 +72,7 @@ def _on_gke(settings: Settings, gke: GkeSettings) -> None:
         _arguments(
             settings,
             cluster=pulumi.Output.all(name=made.cluster.name, endpoint=made.endpoint, context=made.context),
+            addresses=made.addresses,
             deleted_with=made.cluster,
         ),
         pulumi.ResourceOptions(providers=[provider], depends_on=made.ready, protect=settings.protect),
@@ -96,7 +98,11 @@ def _on_existing(settings: Settings) -> None:
         provider = _provider(opts, kubeconfig=found.kubeconfig, cluster_identifier=settings.existing.gke_cluster)
         environment = SandboxEnvironment(
             COMPONENT,
-            _arguments(settings, cluster=pulumi.Output.all(endpoint=found.endpoint, context=found.context)),
+            _arguments(
+                settings,
+                cluster=pulumi.Output.all(endpoint=found.endpoint, context=found.context),
+                addresses=found.addresses,
+            ),
             pulumi.ResourceOptions(providers=[provider]),
         )
         pulumi.export("kubeconfig", found.kubeconfig)
@@ -144,6 +150,7 @@ def _arguments(
     settings: Settings,
     *,
     cluster: pulumi.Input[Mapping[str, str]] | None = None,
+    addresses: Addresses = NO_ADDRESSES,
     deleted_with: pulumi.Resource | None = None,
 ) -> SandboxEnvironmentArgs:
     return SandboxEnvironmentArgs(
@@ -151,6 +158,8 @@ def _arguments(
         quota=settings.environment.quota,
         pod_security_version=settings.environment.pod_security_version,
         egress_hosts=settings.environment.egress_hosts,
+        agents_egress=settings.environment.destinations,
+        addresses=addresses,
         cluster=cluster,
         deleted_with=deleted_with,
     )

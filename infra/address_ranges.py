@@ -8,15 +8,21 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from adk_gke_sandbox.errors import ConfigError
 from infra.configuration import full_key, repair, shown
 
+if TYPE_CHECKING:
+    import pulumi
+
 PRIVATE: Final = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
 """What a range may be part of; the policies that let sandboxes reach the internet leave out the same."""
+
+LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
 
 _CIDR: Final = re.compile(r"[0-9.]+/[0-9]{1,2}")
 """Python also takes an address alone, and a netmask in place of the length."""
@@ -28,6 +34,9 @@ _DOCKER_BRIDGE: Final = IPv4Network("172.17.0.0/16")
 _RESERVED: Final = 4
 """Addresses of a primary range that Google keeps
 (https://cloud.google.com/vpc/docs/subnets#unusable-ip-addresses-in-every-subnet)."""
+
+OWN_RANGES: Final = (full_key("subnet_cidr"), full_key("pods_cidr"))
+"""What messages call the ranges of nodes and of pods that are settings."""
 
 _PREFIXES: Final = {"subnet_cidr": (8, 29), "pods_cidr": (9, 26), "services_cidr": (16, 27)}
 """Largest and smallest range of each kind, as prefix lengths."""
@@ -42,12 +51,14 @@ class AddressPlan:
         pods: Addresses of pods.
         services: Addresses of services.
         nodes: For each pool how many nodes there may be at once, and the most pods on each.
+        named: What messages call the ranges of nodes and of pods.
     """
 
     subnet: str
     pods: str
     services: str
     nodes: tuple[tuple[int, int], ...]
+    named: tuple[str, str] = OWN_RANGES
 
     def check(self) -> None:
         """Refuse ranges that cannot work.
@@ -70,8 +81,16 @@ class AddressPlan:
                     "Give nodes, pods and services a range each, such as the defaults "
                     "10.64.0.0/20, 10.68.0.0/16 and 10.72.0.0/20",
                 )
-        self._check_nodes(ranges["subnet_cidr"])
-        self._check_pods(ranges["pods_cidr"])
+        self.check_sizes()
+
+    def check_sizes(self) -> None:
+        """Refuse ranges that do not hold the nodes and their pods.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        self._check_nodes(IPv4Network(self.subnet))
+        self._check_pods(IPv4Network(self.pods))
 
     @property
     def node_count(self) -> int:
@@ -82,7 +101,7 @@ class AddressPlan:
         wanted = self.node_count
         if subnet.num_addresses - _RESERVED < wanted:
             raise ConfigError(
-                f"{full_key('subnet_cidr')}={subnet} has {subnet.num_addresses - _RESERVED} addresses, "
+                f"{self.named[0]}={subnet} has {subnet.num_addresses - _RESERVED} addresses, "
                 f"and the pools may grow to {wanted} nodes during an upgrade",
                 f"Give a range of /{_prefix(wanted + _RESERVED)} or larger, or lower sandboxNodesMax or systemNodesMax",
             )
@@ -91,10 +110,40 @@ class AddressPlan:
         wanted = sum(count * node_addresses(most) for count, most in self.nodes)
         if pods.num_addresses < wanted:
             raise ConfigError(
-                f"{full_key('pods_cidr')}={pods} has {pods.num_addresses} addresses, "
-                f"and {self.node_count} nodes take {wanted}",
+                f"{self.named[1]}={pods} has {pods.num_addresses} addresses, and {self.node_count} nodes take {wanted}",
                 f"Give a range of /{_prefix(wanted)} or larger, or lower sandboxNodesMax or sandboxPodsPerNode",
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """What is known of a cluster's own addresses.
+
+    Attributes:
+        services: Range of the Services; ``None`` where it is not known, and name servers are told by their pods alone.
+        inside: All ranges of nodes, pods and Services that are known, private or not.
+    """
+
+    services: pulumi.Input[str] | None = None
+    inside: pulumi.Input[Sequence[str]] = ()
+
+
+NO_ADDRESSES: Final = Addresses()
+"""Of a cluster of which no range is known."""
+
+
+def is_private(cidr: str) -> bool:
+    """Whether a range is part of what nobody has on the internet."""
+    return any(IPv4Network(cidr).subnet_of(private) for private in PRIVATE)
+
+
+def name_server(services: str) -> str:
+    """Return the address of the Service `kube-dns`: the tenth of the range of Services.
+
+    https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/#why-do-you-need-to-reserve-service-cluster-ips
+    and, of GKE, https://github.com/gke-labs/kube-agents/pull/687 (34.118.224.10 of 34.118.224.0/20).
+    """
+    return f"{IPv4Network(services)[10]}/32"
 
 
 def node_addresses(pods: int) -> int:

@@ -14,6 +14,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from infra import control_plane, encryption, network, node_identity, node_pools, project_services, registry
+from infra.address_ranges import Addresses
 from infra.configuration import repair
 from infra.gke import load_balancers, logs
 from infra.gke_checks import GROUPS_OFF
@@ -59,6 +60,7 @@ class SandboxCluster(pulumi.ComponentResource):
         context: Name of the context in it.
         endpoint: URL of the API server.
         repository: What the names of images begin with that the platform team pushes.
+        addresses: Its ranges of nodes, pods and Services.
     """
 
     cluster: gcp.container.Cluster
@@ -67,6 +69,7 @@ class SandboxCluster(pulumi.ComponentResource):
     context: pulumi.Output[str]
     endpoint: pulumi.Output[str]
     repository: pulumi.Output[str]
+    addresses: Addresses
 
     def __init__(self, name: str, args: SandboxClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("adk:infra:SandboxCluster", name, None, opts)
@@ -83,13 +86,10 @@ class SandboxCluster(pulumi.ComponentResource):
         ).number
         net = network.network(
             name,
-            project=gke.project,
-            region=gke.region,
-            subnet_cidr=gke.subnet_cidr,
-            pods_cidr=gke.pods_cidr,
-            services_cidr=gke.services_cidr,
+            gke=gke,
             nat=args.way_out,
-            opts=after_services,
+            services=enabled,
+            opts=child,
         )
         repositories = registry.repositories(
             name,
@@ -98,6 +98,7 @@ class SandboxCluster(pulumi.ComponentResource):
             region=gke.region,
             docker_hub_user=gke.docker_hub_user,
             docker_hub_token=gke.docker_hub_token,
+            given=gke.repository,
             services=services,
             opts=child,
         )
@@ -106,7 +107,8 @@ class SandboxCluster(pulumi.ComponentResource):
             stack=args.stack,
             project=gke.project,
             region=gke.region,
-            repositories=repositories.all,
+            repositories=repositories.made,
+            given=gke.node_service_account,
             services=services,
             opts=child,
         )
@@ -116,18 +118,21 @@ class SandboxCluster(pulumi.ComponentResource):
             region=gke.region,
             project_number=number,
             boot_disks=gke.encrypt_boot_disks,
+            given=gke.kms_key,
             services=services,
             agents=agents,
             opts=child,
         )
         admitted = _image_policy(name, gke, repositories, after_services)
-        boot_disk_key = keys.key.id if gke.encrypt_boot_disks else None
+        boot_disk_key = keys.key if gke.encrypt_boot_disks else None
         around = control_plane.Surroundings(
-            network=net.vpc.self_link,
-            subnetwork=net.subnet.self_link,
-            key=keys.key.id,
+            network=net.vpc,
+            subnetwork=net.subnet,
+            pods_range=net.pods_range,
+            services_range=net.services_range,
+            key=keys.key,
             boot_disk_key=boot_disk_key,
-            node_account=nodes.account.email,
+            node_account=nodes.email,
             fqdn_policies=args.fqdn_policies,
         )
         arguments = control_plane.standard if args.mode == "standard" else control_plane.autopilot
@@ -154,18 +159,20 @@ class SandboxCluster(pulumi.ComponentResource):
                 name,
                 cluster=self.cluster,
                 gke=gke,
-                account=nodes.account.email,
+                account=nodes.email,
                 key=boot_disk_key,
                 opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=list(nodes.grants))),
             )
         self.ready = [self.cluster, *pools]
-        load_balancers.warn(gke, network=net.vpc.self_link, opts=child)
+        if not gke.network:
+            # In a network that others use, their load balancers would match.
+            load_balancers.warn(gke, network=net.vpc, opts=child)
         logs.sandbox_logs(
             name,
             gke=gke,
             cluster=self.cluster.name,
             namespace=args.sandbox_namespace,
-            key=keys.key.id,
+            key=keys.key,
             service=enabled["logging"],
             opts=child,
         )
@@ -196,7 +203,8 @@ class SandboxCluster(pulumi.ComponentResource):
         self.kubeconfig = pulumi.Output.secret(
             pulumi.Output.all(self.context, host).apply(lambda found: kubeconfig(context=found[0], endpoint=found[1]))
         )
-        self.repository = repositories.own.registry_uri
+        self.repository = repositories.own
+        self.addresses = net.addresses
         self.register_outputs({"endpoint": self.endpoint, "kubeconfig": self.kubeconfig, "repository": self.repository})
 
 
@@ -246,9 +254,9 @@ def _image_policy(
         return []
     patterns = [
         gcp.binaryauthorization.PolicyAdmissionWhitelistPatternArgs(
-            name_pattern=pulumi.Output.concat(repository.registry_uri, "/**")
+            name_pattern=pulumi.Output.concat(repository, "/**")
         )
-        for repository in repositories.all.values()
+        for repository in (repositories.own, repositories.mirror.registry_uri)
     ]
     return [
         gcp.binaryauthorization.Policy(

@@ -16,7 +16,6 @@ import pulumi_gcp as gcp
 from infra.gke.maintenance import exclusions, in_utc
 from infra.gke_checks import GROUPS_OFF, MIN_DISK_GB
 from infra.gke_settings import GkeSettings
-from infra.network import PODS_RANGE, SERVICES_RANGE
 from infra.node_identity import SCOPES
 
 _container = gcp.container
@@ -44,8 +43,10 @@ class Surroundings:
     """What a cluster is made in.
 
     Attributes:
-        network: Self link of its VPC.
-        subnetwork: Self link of the subnet of its nodes.
+        network: Link of its VPC.
+        subnetwork: Link of the subnet of its nodes.
+        pods_range: Name of that subnet's range of pods.
+        services_range: Name of that subnet's range of Services.
         key: Cloud KMS key of the Secrets in etcd.
         boot_disk_key: Cloud KMS key of boot disks; ``None`` is Google's own.
         node_account: E-mail of the nodes' service account.
@@ -54,6 +55,8 @@ class Surroundings:
 
     network: pulumi.Input[str]
     subnetwork: pulumi.Input[str]
+    pods_range: str
+    services_range: str
     key: pulumi.Input[str]
     boot_disk_key: pulumi.Input[str] | None
     node_account: pulumi.Input[str]
@@ -88,6 +91,9 @@ def standard(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
     args.addons_config = _addons(gke)
     # Calico's; it excludes Dataplane V2.
     args.addons_config.network_policy_config = _container.ClusterAddonsConfigNetworkPolicyConfigArgs(disabled=True)
+    # Left out, it depends on the version: on by default from 1.34.1-gke.3720000, as it always is on Autopilot
+    # (https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache).
+    args.addons_config.dns_cache_config = _container.ClusterAddonsConfigDnsCacheConfigArgs(enabled=True)
     args.dns_config = _container.ClusterDnsConfigArgs(cluster_dns="CLOUD_DNS", cluster_dns_scope="CLUSTER_SCOPE")
     args.workload_identity_config = _container.ClusterWorkloadIdentityConfigArgs(workload_pool=gke.workload_pool)
     args.node_pool_defaults = _container.ClusterNodePoolDefaultsArgs(
@@ -135,7 +141,7 @@ def _both(gke: GkeSettings, around: Surroundings) -> _container.ClusterArgs:
         network=around.network,
         subnetwork=around.subnetwork,
         ip_allocation_policy=_container.ClusterIpAllocationPolicyArgs(
-            cluster_secondary_range_name=PODS_RANGE, services_secondary_range_name=SERVICES_RANGE
+            cluster_secondary_range_name=around.pods_range, services_secondary_range_name=around.services_range
         ),
         private_cluster_config=_container.ClusterPrivateClusterConfigArgs(enable_private_nodes=True),
         # The DNS endpoint is guarded by IAM; with the addresses off nothing else listens.

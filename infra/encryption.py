@@ -21,11 +21,11 @@ class Encryption:
     """A key, and the grants without which Google cannot use it.
 
     Attributes:
-        key: The key.
+        key: Id of the key.
         grants: What must exist before anything is encrypted with it.
     """
 
-    key: gcp.kms.CryptoKey
+    key: pulumi.Input[str]
     grants: tuple[pulumi.Resource, ...]
 
 
@@ -36,11 +36,12 @@ def encryption(
     region: str,
     project_number: pulumi.Input[str],
     boot_disks: bool,
+    given: str,
     services: list[pulumi.Resource],
     agents: Mapping[str, pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> Encryption:
-    """Create key ring, key and grants.
+    """Create key ring, key and grants, unless there is a key: who may use that one is its owner's business.
 
     Args:
         name: What the logical names begin with.
@@ -48,10 +49,13 @@ def encryption(
         region: Region of the cluster: a key elsewhere is refused.
         project_number: Number of the project, which the names of Google's service accounts have.
         boot_disks: Whether Compute Engine may use the key, too.
+        given: Id of a key that is there already; empty for one of the stack's own.
         services: What must be enabled first.
         agents: Google's own accounts by their service, from ``project_services``.
         opts: Options of every resource.
     """
+    if given:
+        return Encryption(key=given, grants=tuple(agents.values()))
     after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=services))
     ring = gcp.kms.KeyRing(f"{name}-keys", project=project, location=region, opts=after)
     key = gcp.kms.CryptoKey(
@@ -65,7 +69,7 @@ def encryption(
     # (https://github.com/hashicorp/terraform-provider-google/issues/19970).
     robots = {"container-engine-robot": "container", **({"compute-system": "compute"} if boot_disks else {})}
     return Encryption(
-        key=key,
+        key=key.id,
         grants=tuple(
             gcp.kms.CryptoKeyIAMMember(
                 f"{name}-key-{robot}",

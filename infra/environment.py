@@ -16,9 +16,10 @@ import pulumi_kubernetes as kubernetes
 
 from adk_gke_sandbox.contract import CONTRACT_CONFIG_MAP, CONTRACT_KEY, Contract
 from infra import access, isolation
+from infra.address_ranges import NO_ADDRESSES, Addresses
 from infra.admission import policies as admission
+from infra.environment_settings import Destination, Quota
 from infra.former_names import aliased
-from infra.settings import Quota
 
 FORMER_NAMES: Final = MappingProxyType(
     {
@@ -46,6 +47,8 @@ class SandboxEnvironmentArgs:
         quota: What the sandbox namespace may use as a whole.
         pod_security_version: Version of the Pod Security Standards, such as ``v1.36``.
         egress_hosts: Hosts that sandboxes may connect to, where the contract's egress is ``fqdn``.
+        agents_egress: What agents may connect to beyond the APIs.
+        addresses: The cluster's own, as far as they are known.
         cluster: Fields of the contract's cluster that are known only once the cluster is made, such as its name.
         deleted_with: The cluster, where the same stack made it: what is inside goes with it. ``None`` where somebody
             else did.
@@ -55,6 +58,8 @@ class SandboxEnvironmentArgs:
     pod_security_version: str
     quota: Quota = field(default_factory=Quota)
     egress_hosts: Sequence[str] = ()
+    agents_egress: Sequence[Destination] = ()
+    addresses: Addresses = NO_ADDRESSES
     cluster: pulumi.Input[Mapping[str, str]] | None = None
     deleted_with: pulumi.Resource | None = None
 
@@ -92,8 +97,8 @@ class SandboxEnvironment(pulumi.ComponentResource):
             isolation.deny_all(contract, f"{name}-deny-all", contract.namespace, in_sandbox),
         ]
         isolation.deny_all(contract, f"{name}-agents-deny-all", contract.agents_namespace, in_agents)
-        isolation.agents_egress(name, contract, in_agents)
-        isolation.sandbox_egress(name, contract, args.egress_hosts, in_sandbox)
+        isolation.agents_egress(name, contract, args.agents_egress, args.addresses, in_agents)
+        isolation.sandbox_egress(name, contract, args.egress_hosts, args.addresses, in_sandbox)
         binding = access.identities(name, contract, created, walls, child)
 
         kubernetes.core.v1.ConfigMap(

@@ -5,11 +5,13 @@ Every value is checked when the object is built. Creates nothing.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
@@ -17,9 +19,13 @@ from adk_gke_sandbox.config import MIN_MEMORY_BYTES
 from adk_gke_sandbox.contract import Ceilings, Resources
 from adk_gke_sandbox.errors import ConfigError
 from adk_gke_sandbox.values import quantity
+from infra.address_ranges import LINK_LOCAL, is_private
 from infra.configuration import choose, full_key, key, repair, shown
 
 Egress = Literal["none", "fqdn", "internet"]
+
+HTTPS: Final = 443
+"""The port on which every host answers to agents: NetworkPolicies cannot name the addresses of APIs."""
 
 EXAMPLE_IMAGE: Final = f"python@sha256:{'0' * 64}"
 """What the committed stack files say. No such image exists: the digest of a public image that was right on the day
@@ -47,6 +53,38 @@ _DAY_SECONDS: Final = 86_400
 _HOST: Final = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 """A host name, or all names below one
 (https://cloud.google.com/kubernetes-engine/docs/how-to/fqdn-network-policies#specification)."""
+
+
+_DESTINATION: Final = re.compile(r"(?P<where>[^:]+):(?P<port>[0-9]{1,5})")
+_RANGE: Final = re.compile(r"[0-9.]+(/[0-9]{1,2})?")
+_WITHOUT_NAT: Final = (".internal", ".googleapis.com")
+"""Names of a VPC's own (https://cloud.google.com/compute/docs/internal-dns), and of what Private Google Access
+reaches (https://cloud.google.com/vpc/docs/private-google-access)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where agents may connect to by TCP: a host by its name, or a range of addresses.
+
+    Attributes:
+        port: The port.
+        host: Name of the host, or a pattern; empty for a range.
+        block: The range; ``None`` for a host.
+    """
+
+    port: int
+    host: str = ""
+    block: IPv4Network | None = None
+
+    @property
+    def outside(self) -> bool:
+        """Whether the way there leads over the internet."""
+        return not (is_private(str(self.block)) if self.block else self.host.endswith(_WITHOUT_NAT))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the range is not meant: the metadata server."""
+        return (str(LINK_LOCAL),) if self.block and self.block.overlaps(LINK_LOCAL) else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +135,21 @@ class EnvironmentSettings:
     egress: Egress = "none"
     """What sandboxes may connect to: `none`, `fqdn` (hosts in `egressHosts`) or `internet` (all but private ranges).
 
-    Anything but `none` also gives the nodes a way out, Cloud NAT, where the stack makes the cluster.
+    Anything but `none` also gives the nodes a way out, Cloud NAT, where the stack makes the network.
     """
     egress_hosts: tuple[str, ...] = ()
     """Host names that sandboxes may connect to on port 443 with `egress: fqdn`; `*.example.com` is all below it.
 
     Takes GKE with Dataplane V2 and FQDN network policies.
+    """
+    agents_egress: tuple[str, ...] = ()
+    """What agents may connect to by TCP beyond the Kubernetes and Google APIs: `HOST:PORT` or `RANGE:PORT`.
+
+    For example `10.20.0.5/32:5432`, `otlp.example.com:4317`, `api.anthropic.com:443`; a range that does not say `/`
+    is one address. What is on the internet also gives the nodes a way out, Cloud NAT, where the stack makes the
+    network; private ranges, hosts below `.internal` and `.googleapis.com` take none. Hosts on other ports than 443
+    take GKE with Dataplane V2 and FQDN network policies. On port 443 no host is refused to agents: with a way out,
+    they reach every one.
     """
     secret_env: bool = False
     """Whether executors may take environment variables of a sandbox from Secrets of its namespace.
@@ -143,6 +190,7 @@ class EnvironmentSettings:
         self._check_pod_security()
         self._check_node_selector()
         self._check_egress()
+        self._check_agents_egress()
         self._check_amounts()
 
     @property
@@ -164,6 +212,21 @@ class EnvironmentSettings:
     def ceilings(self) -> Ceilings:
         """The most that one execution may ask for."""
         return Ceilings(cpu=self.cpu_ceiling, memory=self.mem_ceiling, timeout_seconds=self.timeout_ceiling_seconds)
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """Where agents may connect to."""
+        return tuple(map(_destination, self.agents_egress))
+
+    @property
+    def way_out(self) -> bool:
+        """Whether sandboxes or agents connect to the internet."""
+        return self.egress != "none" or any(each.outside for each in self.destinations)
+
+    @property
+    def names_hosts(self) -> bool:
+        """Whether network policies name hosts."""
+        return self.egress == "fqdn" or any(each.host and each.port != HTTPS for each in self.destinations)
 
     def require_image(self) -> None:
         """Refuse the image of the committed stack files.
@@ -239,6 +302,22 @@ class EnvironmentSettings:
                     "Write a name such as pypi.org, or *.example.com for all names below it; no address, port or path",
                 )
 
+    def _check_agents_egress(self) -> None:
+        for text, found in zip(self.agents_egress, self.destinations, strict=True):
+            if self.agents_egress.count(text) > 1:
+                raise ConfigError(f"{full_key('agents_egress')} has {text!r} twice", "Remove one of them")
+            if found.block and found.block.subnet_of(LINK_LOCAL):
+                raise ConfigError(
+                    f"{full_key('agents_egress')} has {text!r}, which is where the metadata server is",
+                    "Remove it: agents reach it for their own identity, and name servers, without being told",
+                )
+            if found.host.endswith((".cluster.local", ".svc")):
+                # https://cloud.google.com/kubernetes-engine/docs/how-to/fqdn-network-policies#limitations
+                raise ConfigError(
+                    f"{full_key('agents_egress')} has {text!r}, a Service, of which a policy sees only the pods",
+                    "Make a NetworkPolicy of your own in the agents' namespace that selects these pods",
+                )
+
     def _check_amounts(self) -> None:
         for name in (
             "timeout_seconds",
@@ -274,3 +353,23 @@ class EnvironmentSettings:
         """Return the number that a setting of an amount stands for: cores, bytes, seconds or pieces."""
         value = getattr(self, name)
         return quantity(value, setting=full_key(name)) if isinstance(value, str) else Decimal(value)
+
+
+def _destination(text: str) -> Destination:
+    """Return what an entry of ``agentsEgress`` means.
+
+    Raises:
+        ConfigError: nothing.
+    """
+    found = _DESTINATION.fullmatch(text)
+    port = int(found["port"]) if found else 0
+    if found and 1 <= port <= 65_535:
+        if _HOST.fullmatch(found["where"]):
+            return Destination(host=found["where"], port=port)
+        if _RANGE.fullmatch(found["where"]):
+            with contextlib.suppress(ValueError):
+                return Destination(block=IPv4Network(found["where"]), port=port)
+    raise ConfigError(
+        f"{full_key('agents_egress')} has {text!r}, which is neither HOST:PORT nor RANGE:PORT",
+        "Write for example db.example.com:5432 or 10.20.0.0/24:5432; a range begins at its first address",
+    )

@@ -8,6 +8,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from adk_gke_sandbox.errors import ConfigError
+from infra.address_ranges import Addresses
 from infra.existing_settings import GkeClusterName
 from infra.kubeconfig import context_name, dns_endpoint, kubeconfig
 
@@ -20,11 +21,13 @@ class ExistingCluster:
         kubeconfig: A kubeconfig without credentials, as a secret.
         context: Name of the context in it.
         endpoint: URL of the API server.
+        addresses: Its ranges of pods and Services.
     """
 
     kubeconfig: pulumi.Output[str]
     context: str
     endpoint: pulumi.Output[str]
+    addresses: Addresses
 
 
 def existing_gke(named: GkeClusterName, opts: pulumi.InvokeOutputOptions | None = None) -> ExistingCluster:
@@ -40,6 +43,10 @@ def existing_gke(named: GkeClusterName, opts: pulumi.InvokeOutputOptions | None 
         ),
         context=context,
         endpoint=pulumi.Output.concat("https://", host),
+        addresses=Addresses(
+            services=found.services_ipv4_cidr,
+            inside=pulumi.Output.all(found.cluster_ipv4_cidr, found.services_ipv4_cidr),
+        ),
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,44 @@ if TYPE_CHECKING:
 
 _PROJECT: Final = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]")
 """https://cloud.google.com/resource-manager/docs/creating-managing-projects#before_you_begin."""
+
+_NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+"""https://cloud.google.com/compute/docs/naming-resources#resource-name-format."""
+
+_EXISTING: Final[Mapping[str, tuple[re.Pattern[str], tuple[str, str]]]] = MappingProxyType(
+    {
+        **{
+            name: (_NAME, (f"the name of a {what}", example))
+            for name, what, example in (
+                ("network", "VPC", "shared"),
+                ("subnetwork", "subnet", "gke-nodes"),
+                ("pods_range", "secondary range", "gke-pods"),
+                ("services_range", "secondary range", "gke-services"),
+            )
+        },
+        "network_project": (_PROJECT, ("the id of a project", "my-host-project")),
+        # Not Compute Engine's default account, NUMBER-compute@developer.gserviceaccount.com: it may edit the project
+        # (https://cloud.google.com/kubernetes-engine/docs/how-to/hardening-your-cluster#use_least_privilege_sa).
+        "node_service_account": (
+            re.compile(rf"[a-z]([-a-z0-9]{{4,28}}[a-z0-9])@{_PROJECT.pattern}\.iam\.gserviceaccount\.com"),
+            ("the e-mail of a service account of a project", "gke-nodes@my-project.iam.gserviceaccount.com"),
+        ),
+        "kms_key": (
+            re.compile(
+                rf"projects/{_PROJECT.pattern}/locations/[a-z0-9-]+/keyRings/[\w-]{{1,63}}/cryptoKeys/[\w-]{{1,63}}"
+            ),
+            (
+                "the id of a Cloud KMS key",
+                "projects/my-project/locations/europe-west4/keyRings/my-ring/cryptoKeys/my-key",
+            ),
+        ),
+        "repository": (
+            re.compile(rf"[a-z0-9-]+-docker\.pkg\.dev/{_PROJECT.pattern}/[a-z]([-a-z0-9]{{0,61}}[a-z0-9])?"),
+            ("a repository of Artifact Registry", "europe-west4-docker.pkg.dev/my-project/my-images"),
+        ),
+    }
+)
+"""Settings that name what there is already: what they look like, in a pattern, in words and by example."""
 
 _REGION: Final = re.compile(r"[a-z]+-[a-z]+\d{1,2}")
 _ZONE: Final = re.compile(rf"({_REGION.pattern})-[a-z]")
@@ -79,6 +118,45 @@ def place(project: str, region: str) -> None:
         )
     if not _REGION.fullmatch(region):
         raise ConfigError(f"{shown('region', region)} is not a region", repair("region", "europe-west4"))
+
+
+def existing(settings: GkeSettings) -> None:
+    """Refuse names of what there is already that cannot be, or that do not go together."""
+    for name, (pattern, example) in _EXISTING.items():
+        if (value := getattr(settings, name)) and not pattern.fullmatch(value):
+            raise ConfigError(f"{shown(name, value)} is not {example[0]}", repair(name, example[1]))
+    for name, needs in (
+        ("subnetwork", "network"),
+        ("subnetwork", "pods_range"),
+        ("subnetwork", "services_range"),
+        ("pods_range", "subnetwork"),
+        ("services_range", "subnetwork"),
+        # In the project of somebody else nothing is made.
+        ("network_project", "subnetwork"),
+    ):
+        if getattr(settings, name) and not getattr(settings, needs):
+            raise ConfigError(
+                f"{shown(name, getattr(settings, name))} without {full_key(needs)}",
+                repair(needs, _EXISTING[needs][1][1]),
+            )
+    if settings.subnetwork and settings.pods_range == settings.services_range:
+        raise ConfigError(
+            f"{full_key('pods_range')} and {full_key('services_range')} are both {settings.pods_range!r}",
+            "Name a range for each",
+        )
+    for entry in fields(settings):
+        if settings.subnetwork and entry.name.endswith("_cidr") and getattr(settings, entry.name) != entry.default:
+            raise ConfigError(
+                f"{shown(entry.name, getattr(settings, entry.name))} has no effect with "
+                f"{shown('subnetwork', settings.subnetwork)}, which has its own ranges",
+                f"Remove it with `pulumi config rm {key(entry.name)}`",
+            )
+    if settings.kms_key and (where := settings.kms_key.split("/")[3]) != settings.region:
+        # https://cloud.google.com/kubernetes-engine/docs/how-to/encrypting-secrets#creating_a_key
+        raise ConfigError(
+            f"{shown('kms_key', settings.kms_key)} is in {where}, and the cluster in {settings.region}",
+            "Name a key in the cluster's region",
+        )
 
 
 def pools(settings: GkeSettings) -> None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from infra import gke_checks
-from infra.address_ranges import AddressPlan
+from infra.address_ranges import OWN_RANGES, AddressPlan
 from infra.configuration import choose
 from infra.gke import maintenance, quotas
 
@@ -68,6 +68,32 @@ class GkeSettings:
     """Addresses of the pods; each node takes twice its pods, rounded up to a power of two. Day 0."""
     services_cidr: str = "10.72.0.0/20"
     """Addresses of the services. Day 0."""
+    network: str = ""
+    """Name of a VPC that is there; empty for one of the stack's own. Day 0."""
+    subnetwork: str = ""
+    """Name of a subnet of that VPC in the stack's region; empty for one of the stack's own. Day 0.
+
+    Takes `podsRange` and `servicesRange`. Its routes and Cloud NAT are its owner's business: the stack makes none.
+    """
+    pods_range: str = ""
+    """Name of the secondary range of `subnetwork` for pods. Day 0."""
+    services_range: str = ""
+    """Name of the secondary range of `subnetwork` for Services, which no other cluster uses. Day 0."""
+    network_project: str = ""
+    """Id of the host project of a Shared VPC that `subnetwork` is in; empty where it is the stack's project. Day 0."""
+    node_service_account: str = ""
+    """E-mail of a service account for the nodes; empty for one of the stack's own. Day 0 for the pools.
+
+    Takes `roles/container.defaultNodeServiceAccount`, and the right to read `repository`.
+    """
+    kms_key: str = ""
+    """Id of a Cloud KMS key in the stack's region, for Secrets and boot disks; empty for one of the stack's own.
+
+    `projects/PROJECT/locations/REGION/keyRings/RING/cryptoKeys/KEY`; Google's own accounts must be allowed to use it.
+    Day 0 for the pools.
+    """
+    repository: str = ""
+    """Repository of sandbox images, `REGION-docker.pkg.dev/PROJECT/REPOSITORY`; empty for one of the stack's own."""
     release_channel: ReleaseChannel = "REGULAR"
     """GKE release channel: `RAPID`, `REGULAR`, `STABLE` or `EXTENDED`."""
     min_version: str = ""
@@ -159,7 +185,9 @@ class GkeSettings:
         maintenance.exclusions(self.maintenance_exclusions)
         gke_checks.pools(self)
         quotas.check(self.project_quotas)
-        self.addresses.check()
+        gke_checks.existing(self)
+        if not self.subnetwork:
+            self.addresses.check()
         gke_checks.versions(self)
         gke_checks.roles(self.agent_roles)
         gke_checks.security_group(self.rbac_security_group)
@@ -175,6 +203,9 @@ class GkeSettings:
             pods=self.pods_cidr,
             services=self.services_cidr,
             nodes=((system, SYSTEM_PODS_PER_NODE), (sandbox, self.sandbox_pods_per_node)),
+            named=(f"the range of {self.subnetwork}", f"its range {self.pods_range}")
+            if self.subnetwork
+            else OWN_RANGES,
         )
 
     @property

@@ -7,7 +7,7 @@ GKE's, or the local cluster's, never this program's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -17,16 +17,24 @@ import pulumi_kubernetes as kubernetes
 from adk_gke_sandbox.cluster.manifests import CONFIG_MAPS_MAX
 from adk_gke_sandbox.config import EPHEMERAL_STORAGE
 from adk_gke_sandbox.contract import DENY_ALL_POLICY, Contract
+from infra import address_ranges
 from infra.access import metadata
+from infra.address_ranges import LINK_LOCAL, Addresses, is_private, name_server
 from infra.admission.config_maps import CONFIG_MAP_MIB
 from infra.admission.rules import EPHEMERAL_STORAGE_CEILING_MIB
-from infra.settings import Quota
+from infra.environment_settings import HTTPS, Destination, Quota
 
-LINK_LOCAL: Final = "169.254.0.0/16"
-METADATA: Final = "169.254.169.254"
-NODE_DNS: Final = "169.254.20.10"
+METADATA: Final = "169.254.169.254/32"
+"""GKE's metadata server. On port 53 of it Cloud DNS answers, and is the name server of every pod where the cache of
+the nodes is off (https://github.com/tektoncd/operator/issues/4000)."""
 
-PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", LINK_LOCAL)
+NODE_DNS: Final = "169.254.20.10/32"
+"""The cache of the nodes (https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache)."""
+
+DNS_PODS: Final = ("kube-dns", "node-local-dns")
+"""Pods that resolve names, by their label; Dataplane V2 hands the queries to `kube-dns` on to the cache's own pods."""
+
+PRIVATE: Final = (*map(str, address_ranges.PRIVATE), str(LINK_LOCAL))
 """What is not the internet: private, shared and link-local addresses (RFC 1918, 6598, 3927)."""
 
 PRIVATE_IPV6: Final = ("fc00::/7", "fe80::/10")
@@ -138,74 +146,120 @@ def deny_all(contract: Contract, logical: str, namespace: str, opts: pulumi.Reso
     )
 
 
-def agents_egress(name: str, contract: Contract, opts: pulumi.ResourceOptions) -> None:
-    """Create the policy that lets agents resolve names and call the Kubernetes and model APIs.
+def agents_egress(
+    name: str,
+    contract: Contract,
+    destinations: Sequence[Destination],
+    addresses: Addresses,
+    opts: pulumi.ResourceOptions,
+) -> None:
+    """Create the policies that let agents resolve names, call the Kubernetes and model APIs, and what else is named.
 
     The APIs are TLS on addresses that a NetworkPolicy cannot name; the port of the API server may differ from 443.
     """
-    tls = sorted({443, urlsplit(contract.cluster.endpoint).port or 443})
+    tls = sorted({HTTPS, urlsplit(contract.cluster.endpoint).port or HTTPS})
     _allow(
         contract,
         f"{name}-agents-egress",
         "allow-dns-and-apis",
         contract.agents_namespace,
         [
-            *_dns(contract),
+            _dns(addresses),
             # 169.254.0.0/16 is where a cloud's metadata server is.
-            _rule([_block("0.0.0.0/0", LINK_LOCAL)], *(("TCP", port) for port in tls)),
+            _rule([_block("0.0.0.0/0", [str(LINK_LOCAL)])], *(("TCP", port) for port in tls)),
             # Workload Identity; what answers there is GKE's own, and gives a pod its own identity only.
-            *([_rule([_block(f"{METADATA}/32")], ("TCP", 80), ("TCP", 8080))] if contract.cluster.project else []),
+            *([_rule([_block(METADATA)], ("TCP", 80), ("TCP", 8080))] if contract.cluster.project else []),
+            *(
+                _rule([_block(str(each.block), each.left_out)], ("TCP", each.port))
+                for each in destinations
+                if each.block
+            ),
         ],
         opts,
     )
+    # On these ports every host answers to agents already.
+    if hosts := [each for each in destinations if each.host and each.port not in tls]:
+        _allow_hosts(
+            contract,
+            f"{name}-agents-hosts",
+            contract.agents_namespace,
+            {port: [each.host for each in hosts if each.port == port] for port in sorted({e.port for e in hosts})},
+            opts,
+        )
 
 
-def sandbox_egress(name: str, contract: Contract, hosts: Iterable[str], opts: pulumi.ResourceOptions) -> None:
+def sandbox_egress(
+    name: str, contract: Contract, hosts: Sequence[str], addresses: Addresses, opts: pulumi.ResourceOptions
+) -> None:
     """Create what lets sandboxes out, if the contract says so: to the internet, or to hosts by name.
 
     Args:
         name: What the logical names begin with.
         contract: Its ``egress`` is ``none``, ``fqdn`` or ``internet``.
         hosts: Host names for ``fqdn``; ``*.example.com`` is all below it.
+        addresses: The cluster's own.
         opts: Options of every resource.
     """
     if contract.egress == "none":
         return
-    rules = _dns(contract)
+    rules = [_dns(addresses)]
     if contract.egress == "internet":
-        rules.append(_rule([_block("0.0.0.0/0", *PRIVATE), _block("::/0", *PRIVATE_IPV6)]))
+        # What a network of somebody else's has inside need not look private: GKE's own range of Services does not.
+        outside = pulumi.Output.from_input(addresses.inside).apply(
+            lambda inside: [*PRIVATE, *(each for each in inside if each and not is_private(each))]
+        )
+        rules.append(_rule([_block("0.0.0.0/0", outside), _block("::/0", PRIVATE_IPV6)]))
     _allow(contract, f"{name}-egress", "allow-egress", contract.namespace, rules, opts)
     if contract.egress == "fqdn":
-        kubernetes.apiextensions.CustomResource(
-            f"{name}-hosts",
-            # https://cloud.google.com/kubernetes-engine/docs/how-to/fqdn-network-policies
-            api_version="networking.gke.io/v1alpha1",
-            kind="FQDNNetworkPolicy",
-            metadata=metadata(contract, "allow-hosts", contract.namespace),
-            spec={
-                "podSelector": {},
-                "egress": [
-                    {
-                        "matches": [{"pattern" if "*" in host else "name": host} for host in hosts],
-                        "ports": [{"protocol": "TCP", "port": 443}],
-                    }
-                ],
-            },
-            opts=opts,
-        )
+        _allow_hosts(contract, f"{name}-hosts", contract.namespace, {HTTPS: hosts}, opts)
 
 
-def _dns(contract: Contract) -> list[_networking.NetworkPolicyEgressRuleArgs]:
-    """Return what resolving names takes."""
-    kube_dns = _networking.NetworkPolicyPeerArgs(
-        namespace_selector=kubernetes.meta.v1.LabelSelectorArgs(
-            match_labels={"kubernetes.io/metadata.name": "kube-system"}
-        ),
-        pod_selector=kubernetes.meta.v1.LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
+def _allow_hosts(
+    contract: Contract,
+    logical: str,
+    namespace: str,
+    hosts: Mapping[int, Sequence[str]],
+    opts: pulumi.ResourceOptions,
+) -> None:
+    """Create GKE's policy that names hosts, by port."""
+    kubernetes.apiextensions.CustomResource(
+        logical,
+        # https://cloud.google.com/kubernetes-engine/docs/how-to/fqdn-network-policies
+        api_version="networking.gke.io/v1alpha1",
+        kind="FQDNNetworkPolicy",
+        metadata=metadata(contract, "allow-hosts", namespace),
+        spec={
+            "podSelector": {},
+            "egress": [
+                {
+                    "matches": [{"pattern" if "*" in host else "name": host} for host in named],
+                    "ports": [{"protocol": "TCP", "port": port}],
+                }
+                for port, named in hosts.items()
+            ],
+        },
+        opts=opts,
     )
-    # Where Cloud DNS and the cache of a node answer.
-    local = [_block(f"{NODE_DNS}/32")] if contract.cluster.project else []
-    return [_rule([kube_dns, *local], ("UDP", 53), ("TCP", 53))]
+
+
+def _dns(addresses: Addresses) -> _networking.NetworkPolicyEgressRuleArgs:
+    """Return what resolving names takes: port 53 of every address that may be a pod's name server, and nothing else.
+
+    Which one it is depends on the cluster's version and add-ons. Where a policy is held against the address that the
+    pod dials, the pods behind a Service do not stand for it (https://github.com/gke-labs/kube-agents/pull/687).
+    """
+    pods = [
+        _networking.NetworkPolicyPeerArgs(
+            namespace_selector=kubernetes.meta.v1.LabelSelectorArgs(
+                match_labels={"kubernetes.io/metadata.name": "kube-system"}
+            ),
+            pod_selector=kubernetes.meta.v1.LabelSelectorArgs(match_labels={"k8s-app": label}),
+        )
+        for label in DNS_PODS
+    ]
+    services = addresses.services
+    service = [] if services is None else [_block(pulumi.Output.from_input(services).apply(name_server))]
+    return _rule([*pods, _block(METADATA), _block(NODE_DNS), *service], ("UDP", 53), ("TCP", 53))
 
 
 def _allow(
@@ -235,7 +289,5 @@ def _rule(
     )
 
 
-def _block(cidr: str, *excluded: str) -> _networking.NetworkPolicyPeerArgs:
-    return _networking.NetworkPolicyPeerArgs(
-        ip_block=_networking.IPBlockArgs(cidr=cidr, except_=list(excluded) or None)
-    )
+def _block(cidr: pulumi.Input[str], excluded: pulumi.Input[Sequence[str]] = ()) -> _networking.NetworkPolicyPeerArgs:
+    return _networking.NetworkPolicyPeerArgs(ip_block=_networking.IPBlockArgs(cidr=cidr, except_=excluded or None))

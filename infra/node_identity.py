@@ -31,11 +31,11 @@ class NodeIdentity:
     """The service account of all nodes.
 
     Attributes:
-        account: The service account.
-        grants: What it may do; nodes that come before these cannot log or pull.
+        email: E-mail of the service account.
+        grants: What it may do by the stack; nodes that come before these cannot log or pull.
     """
 
-    account: gcp.serviceaccount.Account
+    email: pulumi.Input[str]
     grants: tuple[pulumi.Resource, ...]
 
 
@@ -46,10 +46,11 @@ def node_identity(
     project: str,
     region: str,
     repositories: Mapping[str, gcp.artifactregistry.Repository],
+    given: str,
     services: list[pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> NodeIdentity:
-    """Create the nodes' service account.
+    """Create the nodes' service account, unless there is one, and let it read the stack's repositories.
 
     Args:
         name: What the logical names begin with.
@@ -57,18 +58,23 @@ def node_identity(
         project: Id of the project.
         region: Region of the repositories.
         repositories: What nodes may pull from, by a word for each.
+        given: E-mail of a service account that is there already; its role in the project is its owner's business.
         services: What must be enabled first.
         opts: Options of every resource.
     """
-    after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=services))
-    account = gcp.serviceaccount.Account(
-        f"{name}-nodes",
-        project=project,
-        account_id=resource_id(name, "nodes", stack, most=_ACCOUNT_ID_LENGTH),
-        display_name=f"Nodes of the {stack} sandbox cluster",
-        opts=after,
-    )
-    role = gcp.projects.IAMMember(f"{name}-nodes", project=project, role=NODE_ROLE, member=account.member, opts=opts)
+    email: pulumi.Input[str] = given
+    member: pulumi.Input[str] = f"serviceAccount:{given}"
+    roles = []
+    if not given:
+        account = gcp.serviceaccount.Account(
+            f"{name}-nodes",
+            project=project,
+            account_id=resource_id(name, "nodes", stack, most=_ACCOUNT_ID_LENGTH),
+            display_name=f"Nodes of the {stack} sandbox cluster",
+            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=services)),
+        )
+        email, member = account.email, account.member
+        roles = [gcp.projects.IAMMember(f"{name}-nodes", project=project, role=NODE_ROLE, member=member, opts=opts)]
     readers = [
         gcp.artifactregistry.RepositoryIamMember(
             f"{name}-nodes-{word}",
@@ -76,12 +82,12 @@ def node_identity(
             repository=repository.name,
             location=region,
             role=READER_ROLE,
-            member=account.member,
+            member=member,
             opts=opts,
         )
         for word, repository in repositories.items()
     ]
-    return NodeIdentity(account=account, grants=(role, *readers))
+    return NodeIdentity(email=email, grants=(*roles, *readers))
 
 
 def agent_principal(

@@ -19,17 +19,14 @@ class Repositories:
     """The two repositories.
 
     Attributes:
-        own: For images that the platform team pushes; a tag cannot be moved.
+        own: What the names of images begin with that the platform team pushes.
         mirror: Docker Hub's images, kept once they have been asked for.
+        made: Those that the stack makes, by what they are for.
     """
 
-    own: gcp.artifactregistry.Repository
+    own: pulumi.Output[str]
     mirror: gcp.artifactregistry.Repository
-
-    @property
-    def all(self) -> dict[str, gcp.artifactregistry.Repository]:
-        """Both, by what they are for."""
-        return {"images": self.own, "docker-hub": self.mirror}
+    made: dict[str, gcp.artifactregistry.Repository]
 
 
 def repositories(
@@ -40,10 +37,11 @@ def repositories(
     region: str,
     docker_hub_user: str,
     docker_hub_token: str,
+    given: str,
     services: list[pulumi.Resource],
     opts: pulumi.ResourceOptions,
 ) -> Repositories:
-    """Create both repositories.
+    """Create what is missing of both repositories.
 
     Args:
         name: What the logical names begin with.
@@ -53,42 +51,45 @@ def repositories(
         docker_hub_user: As whom Docker Hub is asked; empty is nobody.
         docker_hub_token: Version in Secret Manager that holds the user's token. Whoever keeps it lets Artifact
             Registry read it: a right to grant that here would be one to read every secret of the project.
+        given: Repository of images that is there already; empty for one of the stack's own.
         services: What must be enabled first.
         opts: Options of both.
     """
     after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=services))
     scanning = gcp.artifactregistry.RepositoryVulnerabilityScanningConfigArgs(enablement_config="INHERITED")
-    return Repositories(
-        own=gcp.artifactregistry.Repository(
-            f"{name}-images",
-            project=project,
-            repository_id=own_id(name, stack),
-            location=region,
-            format="DOCKER",
-            description="Sandbox images",
-            docker_config=gcp.artifactregistry.RepositoryDockerConfigArgs(immutable_tags=True),
-            vulnerability_scanning_config=scanning,
-            opts=after,
-        ),
-        mirror=gcp.artifactregistry.Repository(
-            f"{name}-docker-hub",
-            project=project,
-            repository_id=mirror_id(name, stack),
-            location=region,
-            format="DOCKER",
-            mode="REMOTE_REPOSITORY",
-            description="Images of Docker Hub, for nodes without a way to the internet",
-            remote_repository_config=gcp.artifactregistry.RepositoryRemoteRepositoryConfigArgs(
-                description="Docker Hub",
-                docker_repository=gcp.artifactregistry.RepositoryRemoteRepositoryConfigDockerRepositoryArgs(
-                    public_repository="DOCKER_HUB"
-                ),
-                upstream_credentials=_login(docker_hub_user, docker_hub_token) if docker_hub_user else None,
+    mirror = gcp.artifactregistry.Repository(
+        f"{name}-docker-hub",
+        project=project,
+        repository_id=mirror_id(name, stack),
+        location=region,
+        format="DOCKER",
+        mode="REMOTE_REPOSITORY",
+        description="Images of Docker Hub, for nodes without a way to the internet",
+        remote_repository_config=gcp.artifactregistry.RepositoryRemoteRepositoryConfigArgs(
+            description="Docker Hub",
+            docker_repository=gcp.artifactregistry.RepositoryRemoteRepositoryConfigDockerRepositoryArgs(
+                public_repository="DOCKER_HUB"
             ),
-            vulnerability_scanning_config=scanning,
-            opts=after,
+            upstream_credentials=_login(docker_hub_user, docker_hub_token) if docker_hub_user else None,
         ),
+        vulnerability_scanning_config=scanning,
+        opts=after,
     )
+    if given:
+        return Repositories(own=pulumi.Output.from_input(given), mirror=mirror, made={"docker-hub": mirror})
+    own = gcp.artifactregistry.Repository(
+        f"{name}-images",
+        project=project,
+        repository_id=own_id(name, stack),
+        location=region,
+        format="DOCKER",
+        description="Sandbox images",
+        # A tag cannot be moved.
+        docker_config=gcp.artifactregistry.RepositoryDockerConfigArgs(immutable_tags=True),
+        vulnerability_scanning_config=scanning,
+        opts=after,
+    )
+    return Repositories(own=own.registry_uri, mirror=mirror, made={"images": own, "docker-hub": mirror})
 
 
 def _login(user: str, token: str) -> gcp.artifactregistry.RepositoryRemoteRepositoryConfigUpstreamCredentialsArgs:

@@ -121,10 +121,16 @@ class Settings:
             )
         if self.cluster_mode == "standard" and (quota := quotas.warning(self.gke)):
             found.append(quota)
-        if self.environment.egress == "none" and not image_names.reachable_privately(image := self._image()):
+        if not self.environment.way_out and not image_names.reachable_privately(image := self._image()):
             found.append(
                 f"{full_key('image')} is in {image.partition('/')[0]}, which nodes without a way to the internet "
                 "cannot reach. Push it to the stack's own repository (output `repository`) and name it there"
+            )
+        if self.environment.way_out and self.gke.subnetwork:
+            asking = "egress" if self.environment.egress != "none" else "agents_egress"
+            found.append(
+                f"{full_key(asking)} takes a way to the internet, and the stack makes none for "
+                f"{shown('subnetwork', self.gke.subnetwork)}. Have its owner see to Cloud NAT or another route"
             )
         admitted = tuple(f"{repository}/" for repository in self._repositories(self.gke))
         if self.gke.binary_authorization == "manage" and not self._image().startswith(admitted):
@@ -137,8 +143,11 @@ class Settings:
 
     def _repositories(self, gke: GkeSettings) -> tuple[str, str]:
         """Return the repositories of the stack: for images that are pushed, and for those that are pulled through."""
-        own, mirror = image_names.own_id(COMPONENT, self.stack), image_names.mirror_id(COMPONENT, self.stack)
-        return image_names.uri(gke.project, gke.region, own), image_names.uri(gke.project, gke.region, mirror)
+        own, mirror = (
+            image_names.uri(gke.project, gke.region, each(COMPONENT, self.stack))
+            for each in (image_names.own_id, image_names.mirror_id)
+        )
+        return gke.repository or own, mirror
 
     def _cluster(self) -> Cluster:
         if self.gke:

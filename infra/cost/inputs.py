@@ -134,8 +134,8 @@ def stack(of: Settings, size: Size | None) -> Stack:
             vcpus=quantity(environment.cpu_requested, setting="cpuRequested"),
             memory_gib=quantity(environment.mem_requested, setting="memRequested") / _GIB,
         ),
-        keys=1,
-        nat=environment.egress != "none",
+        keys=0 if of.gke.kms_key else 1,
+        nat=environment.way_out and not of.gke.subnetwork,
         # What an exclusion filters out is not billed (https://cloud.google.com/stackdriver/pricing#logging-costs).
         logs=of.gke.sandbox_logs == "keep",
     )

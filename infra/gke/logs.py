@@ -33,7 +33,7 @@ def sandbox_logs(
         gke: Project, region, what is kept and how long.
         cluster: Name of the cluster.
         namespace: Namespace of the sandboxes.
-        key: Cloud KMS key of the stack, in its region.
+        key: Cloud KMS key, in the stack's region. Of one that was there already its owner says who may use it.
         service: What enables Cloud Logging.
         opts: Options of every resource.
     """
@@ -57,16 +57,20 @@ def sandbox_logs(
     )
     if gke.sandbox_logs == "exclude":
         return
-    settings = gcp.logging.get_project_cmek_settings_output(
-        project=gke.project, opts=pulumi.InvokeOutputOptions(parent=opts.parent, depends_on=[service])
-    )
-    grant = gcp.kms.CryptoKeyIAMMember(
-        f"{name}-key-logging",
-        crypto_key_id=key,
-        role=_KEY_ROLE,
-        member=pulumi.Output.concat("serviceAccount:", settings.service_account_id),
-        opts=after,
-    )
+    grants: list[pulumi.Resource] = []
+    if not gke.kms_key:
+        settings = gcp.logging.get_project_cmek_settings_output(
+            project=gke.project, opts=pulumi.InvokeOutputOptions(parent=opts.parent, depends_on=[service])
+        )
+        grants.append(
+            gcp.kms.CryptoKeyIAMMember(
+                f"{name}-key-logging",
+                crypto_key_id=key,
+                role=_KEY_ROLE,
+                member=pulumi.Output.concat("serviceAccount:", settings.service_account_id),
+                opts=after,
+            )
+        )
     bucket = gcp.logging.ProjectBucketConfig(
         f"{name}-logs",
         project=gke.project,
@@ -78,7 +82,7 @@ def sandbox_logs(
         description="What sandboxes print",
         retention_days=gke.sandbox_log_days,
         cmek_settings=gcp.logging.ProjectBucketConfigCmekSettingsArgs(kms_key_name=key),
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[grant])),
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[service, *grants])),
     )
     # Into a bucket of the same project nobody needs a right to write
     # (https://cloud.google.com/logging/docs/export/configure_export_v2#dest-auth).

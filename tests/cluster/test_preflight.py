@@ -21,7 +21,7 @@ from kubernetes import client
 from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CONTRACT_CONFIG_MAP, CONTRACT_KEY, JOBS, Contract, parse, policy_name
 from adk_gke_sandbox.execution import Outcome
-from adk_gke_sandbox.preflight import CLUSTER_CHECKS, SANDBOX_CHECKS, probe
+from adk_gke_sandbox.preflight import AGENTS_CHECKS, CLUSTER_CHECKS, SANDBOX_CHECKS, probe
 from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import credentials, network, stack
 from infra.local.layout import Layout
@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 ABSENT = f"localhost:1/absent@sha256:{'0' * 64}"
 INSIDE = {check.id for check in SANDBOX_CHECKS}
-ALL = {check.id for check in CLUSTER_CHECKS} | INSIDE
+AGENTS = {check.id for check in AGENTS_CHECKS}
+ALL = {check.id for check in CLUSTER_CHECKS} | INSIDE | AGENTS
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +226,15 @@ class TestBroken:
         assert any(name.startswith("API server (") for name in problems)
         assert "then run `pulumi up --refresh --stack local`" in next(iter(problems.values()))["fix"]
 
+    def test_agents_are_locked_in(
+        self, look: Callable[..., Answer], admin: client.ApiClient, provisioned: Contract
+    ) -> None:
+        networking = client.NetworkingV1Api(admin)
+        networking.delete_namespaced_network_policy("allow-dns-and-apis", provisioned.agents_namespace)
+        problem = look().only("agents-network")
+        assert problem["object"].startswith("API server (")
+        assert "then run `pulumi up --refresh --stack local`" in problem["fix"]
+
     def test_binding_of_a_policy_only_audits(
         self, look: Callable[..., Answer], admin: client.ApiClient, provisioned: Contract
     ) -> None:
@@ -247,8 +257,10 @@ class TestBroken:
         # Nobody listens there, which may pass: it is waited for.
         found = look(environment.up(ABSENT, scheduleTimeoutSeconds=15))
         said = f"ImageUnavailable: the image {ABSENT} could not be pulled in time"
-        assert found.only("probe")["found"].startswith(said)
-        assert found.of("skipped") == INSIDE - {"probe"}
+        assert found.problems["probe"][0]["found"].startswith(said)
+        assert found.problems["agents-probe"][0]["found"].startswith("Pending: ")
+        assert found.of("fail") == {"probe", "agents-probe"}
+        assert found.of("skipped") == (INSIDE | AGENTS) - {"probe", "agents-probe"}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.stack import run_pulumi_func
+from standin.kinds import table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"localhost/adk-gke-sandbox/data@sha256:{'a' * 64}"
@@ -57,6 +58,9 @@ class Program:
 GKE_STACKS = ("staging", "prod")
 PROJECT_NUMBER = "123456789012"
 ENDPOINT = "gke-0123456789abcdef.europe-west4.gke.goog"
+
+THEIRS: dict[str, Any] = table("theirs")
+"""What a platform team has made before."""
 
 _MADE_UP: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "gcp:container/cluster:Cluster": lambda name, inputs: {
@@ -103,7 +107,10 @@ class _Echo(mocks.Mocks):
             return {**args.args, "rules": FORWARDING_RULES}
         if args.token == "gcp:container/getCluster:getCluster":
             endpoints = [{"endpoint": ENDPOINT, "allowExternalTraffic": True}]
-            return {**args.args, "controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": endpoints}]}
+            ranges = {"clusterIpv4Cidr": "10.8.0.0/14", "servicesIpv4Cidr": "34.118.224.0/20"}
+            return {**args.args, "controlPlaneEndpointsConfigs": [{"dnsEndpointConfigs": endpoints}], **ranges}
+        if args.token == "gcp:compute/getSubnetwork:getSubnetwork":
+            return {**THEIRS["subnetwork"], **args.args}
         raise AssertionError(f"the program calls {args.token}")
 
 

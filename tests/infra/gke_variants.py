@@ -24,12 +24,32 @@ _POOLS_OF_STAGING: Final = ("sandboxNodesMin", "sandboxNodesMax", "sandboxSpot",
 AUTOPILOT: Final[dict[str, Any]] = {"clusterMode": "autopilot", **dict.fromkeys(_POOLS_OF_STAGING)}
 """The staging stack as an Autopilot cluster: settings of node pools are refused there."""
 
+NETWORK_OF_OTHERS: Final[dict[str, Any]] = {
+    "networkProject": "host-project",
+    "network": "shared",
+    "subnetwork": "gke-nodes",
+    "podsRange": "gke-pods",
+    "servicesRange": "gke-services",
+}
+"""Settings for a Shared VPC that is there; `standin/tables/theirs.yaml` says what it is like."""
+
+ALL_OF_OTHERS: Final[dict[str, Any]] = {
+    **NETWORK_OF_OTHERS,
+    "nodeServiceAccount": "gke-nodes@their-project.iam.gserviceaccount.com",
+    "kmsKey": "projects/their-project/locations/europe-west4/keyRings/theirs/cryptoKeys/gke",
+    "repository": "europe-west4-docker.pkg.dev/their-project/images",
+}
+
 VARIANTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "staging": ("staging", {}),
     "prod": ("prod", {}),
     "everything": ("staging", EVERYTHING),
     "way out": ("staging", {"egress": "internet"}),
     "hosts": ("staging", {"egress": "fqdn", "egressHosts": ["pypi.org"]}),
+    "agents' way out": ("staging", {"agentsEgress": ["db.example.com:5432", "10.20.0.0/24:6379"]}),
+    "existing network": ("staging", {**NETWORK_OF_OTHERS, "egress": "internet"}),
+    "existing everything": ("staging", ALL_OF_OTHERS),
+    "autopilot in an existing network": ("staging", {**AUTOPILOT, **ALL_OF_OTHERS}),
     "autopilot": ("staging", AUTOPILOT),
     "autopilot with everything": ("staging", {**EVERYTHING, **AUTOPILOT}),
     "policy of the project": ("staging", {"binaryAuthorization": "enforce"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -24,13 +25,14 @@ from tests.infra.conftest import (
     GKE_STACKS,
     IMAGE,
     PROJECT_NUMBER,
+    THEIRS,
     Program,
     Registered,
     Run,
     committed,
     run_program,
 )
-from tests.infra.gke_variants import AUTOPILOT, EVERYTHING
+from tests.infra.gke_variants import ALL_OF_OTHERS, AUTOPILOT, EVERYTHING, NETWORK_OF_OTHERS
 
 SECRET = "4dabf18193072939515e22adb298388d"
 END = "2026-05-08T00:00:00Z"
@@ -328,6 +330,10 @@ def test_egress_brings_a_way_out_for_this_subnetwork_alone(egress: dict[str, Any
     (nat,) = program.of("RouterNat")
     assert nat.inputs["sourceSubnetworkIpRangesToNat"] == "LIST_OF_SUBNETWORKS"
     assert len(nat.inputs["subnetworks"]) == 1
+    # 64 sandboxes of a node share its ports, of which there are 64 otherwise.
+    assert nat.inputs["enableDynamicPortAllocation"] is True
+    assert nat.inputs["enableEndpointIndependentMapping"] is False
+    assert (nat.inputs["minPortsPerVm"], nat.inputs["maxPortsPerVm"]) == (1024, 32768)
     assert parse(json.dumps(program.outputs["sandbox"])).egress == egress["egress"]
 
 
@@ -356,11 +362,135 @@ def test_sandboxes_reach_hosts_by_name() -> None:
     assert {port["port"] for port in names["ports"]} == {53}
 
 
-def test_agents_reach_the_metadata_server_of_gke_for_their_identity() -> None:
-    rules = made().one("NetworkPolicy", "sandbox-agents-egress").inputs["spec"]["egress"]
-    blocks = {peer["ipBlock"]["cidr"]: rule["ports"] for rule in rules for peer in rule["to"] if "ipBlock" in peer}
-    assert [port["port"] for port in blocks["169.254.169.254/32"]] == [80, 8080]
-    assert {port["port"] for port in blocks["169.254.20.10/32"]} == {53}
+EVERY_NAME_SERVER = {
+    # Cloud DNS, the cache of the nodes, the Service `kube-dns`, and the pods of the two.
+    "169.254.169.254/32",
+    "169.254.20.10/32",
+    "10.72.0.10/32",
+    "kube-dns",
+    "node-local-dns",
+}
+
+
+def opened(policy: Registered) -> dict[str, set[tuple[str, int]]]:
+    """Return protocol and port of what a policy opens, by range, or by label of the pods."""
+    found: dict[str, set[tuple[str, int]]] = {}
+    for rule in policy.inputs["spec"]["egress"]:
+        for peer in rule["to"]:
+            where = peer["ipBlock"]["cidr"] if "ipBlock" in peer else peer["podSelector"]["matchLabels"]["k8s-app"]
+            ports = {(each["protocol"], each["port"]) for each in rule.get("ports") or []}
+            found[where] = found.get(where, set()) | ports
+    return found
+
+
+@pytest.mark.parametrize("policy", ["sandbox-agents-egress", "sandbox-egress"])
+def test_names_resolve_whichever_name_server_gke_gives_to_pods(policy: str) -> None:
+    found = opened(made(egress="internet").one("NetworkPolicy", policy))
+    dns = {("UDP", 53), ("TCP", 53)}
+    assert {where for where, ports in found.items() if ports >= dns} == EVERY_NAME_SERVER
+    agents = {("TCP", 80), ("TCP", 8080)} if policy == "sandbox-agents-egress" else set()
+    # The metadata server is there, too: only agents have an identity to ask it for.
+    assert {where: ports - dns for where, ports in found.items() if ports > dns} == (
+        {"169.254.169.254/32": agents} if agents else {}
+    )
+
+
+def test_cache_of_the_nodes_is_on_whatever_the_version() -> None:
+    assert at(cluster(made()), "addonsConfig.dnsCacheConfig") == {"enabled": True}
+
+
+def test_agents_reach_what_they_are_let_to_on_its_port() -> None:
+    program = made(agentsEgress=["10.20.0.0/24:5432", "0.0.0.0/0:4317", "db.example.com:5432", "a.org:443"])
+    rules = program.one("NetworkPolicy", "sandbox-agents-egress").inputs["spec"]["egress"]
+    assert rules[-2:] == [
+        {"to": [{"ipBlock": {"cidr": "10.20.0.0/24"}}], "ports": [{"protocol": "TCP", "port": 5432}]},
+        {
+            "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}],
+            "ports": [{"protocol": "TCP", "port": 4317}],
+        },
+    ]
+    (hosts,) = program.of("FQDNNetworkPolicy")
+    assert hosts.inputs["metadata"]["namespace"] == "agents"
+    assert hosts.inputs["spec"]["egress"] == [
+        {"matches": [{"name": "db.example.com"}], "ports": [{"protocol": "TCP", "port": 5432}]}
+    ]
+    assert at(cluster(program), "enableFqdnNetworkPolicy") is True
+
+
+@pytest.mark.parametrize(("entry", "routers"), [("api.anthropic.com:443", 1), ("10.20.0.5:5432", 0)])
+def test_agents_have_a_way_out_where_they_need_one_and_sandboxes_stay_closed(entry: str, routers: int) -> None:
+    program = made(agentsEgress=[entry])
+    assert len(program.of("RouterNat")) == routers
+    policies = program.of("NetworkPolicy")
+    assert [each.name for each in policies if each.inputs["metadata"]["namespace"] == "agent-sandbox"] == [
+        "sandbox-deny-all"
+    ]
+
+
+# -- what is there already
+
+
+def test_network_that_is_there_is_used_and_nothing_of_it_is_made() -> None:
+    program = made(**NETWORK_OF_OTHERS, egress="internet")
+    assert [each.type for each in google(program) if each.type.startswith("gcp:compute/")] == []
+    asked = cluster(program)
+    assert asked.inputs["network"] == "projects/host-project/global/networks/shared"
+    assert asked.inputs["subnetwork"] == "projects/host-project/regions/europe-west4/subnetworks/gke-nodes"
+    assert at(asked, "ipAllocationPolicy") == {
+        "clusterSecondaryRangeName": "gke-pods",
+        "servicesSecondaryRangeName": "gke-services",
+    }
+    # Its ranges need not look private, and sandboxes must not reach them all the same.
+    policy = program.one("NetworkPolicy", "sandbox-egress")
+    assert {"240.10.0.0/16", "34.118.224.0/20"} <= set(policy.inputs["spec"]["egress"][1]["to"][0]["ipBlock"]["except"])
+    assert "34.118.224.10/32" in opened(policy)
+
+
+def test_subnetwork_is_made_in_a_network_that_is_there() -> None:
+    program = made(network="shared", egress="internet")
+    assert program.of("Network") == []
+    (subnetwork,), (router,) = program.of("Subnetwork"), program.of("Router")
+    link = "projects/my-staging-project/global/networks/shared"
+    assert [each.inputs["network"] for each in (subnetwork, router, cluster(program))] == [link] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"network": "projects/x/global/networks/other"}, "is in the network other, not in adk-gke-sandbox:network="),
+        ({"privateIpGoogleAccess": False}, "--project host-project --enable-private-ip-google-access`"),
+        (
+            {"secondaryIpRanges": THEIRS["subnetwork"]["secondaryIpRanges"][:1]},
+            "servicesRange='gke-services' is no secondary range of the subnetwork gke-nodes, which has: gke-pods.",
+        ),
+        ({"ipCidrRange": "10.128.0.0/29"}, "the range of gke-nodes=10.128.0.0/29 has 4 addresses, and the pools may"),
+    ],
+)
+def test_subnetwork_that_would_not_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setitem(THEIRS, "subnetwork", {**THEIRS["subnetwork"], **change})
+    config = {**committed("staging"), "image": IMAGE, **NETWORK_OF_OTHERS}
+    with pytest.raises(pulumi.RunError, match=re.escape(said)):
+        run_program(config, "staging")
+
+
+def test_account_key_and_repository_that_are_there_are_used_and_granted_nothing() -> None:
+    """Who may use them is their owner's business; only what the stack makes does it open."""
+    program = made(**ALL_OF_OTHERS)
+    assert [each.type for each in google(program) if "kms" in each.type or "serviceaccount" in each.type] == []
+    assert program.of("IAMMember") == []
+    for pool in pools(program):
+        assert at(pool, "nodeConfig.serviceAccount") == ALL_OF_OTHERS["nodeServiceAccount"]
+        assert at(pool, "nodeConfig.bootDiskKmsKey") == ALL_OF_OTHERS["kmsKey"]
+    assert at(cluster(program), "databaseEncryption.keyName") == ALL_OF_OTHERS["kmsKey"]
+    assert program.outputs["repository"] == ALL_OF_OTHERS["repository"]
+    (reader,) = program.of("RepositoryIamMember")
+    assert reader.inputs["repository"] == "sandbox-docker-hub-staging"
+    assert reader.inputs["member"] == f"serviceAccount:{ALL_OF_OTHERS['nodeServiceAccount']}"
+    (policy,) = made(**ALL_OF_OTHERS, binaryAuthorization="manage").of("Policy")
+    patterns = [each["namePattern"] for each in policy.inputs["admissionWhitelistPatterns"]]
+    assert f"{ALL_OF_OTHERS['repository']}/**" in patterns
 
 
 # -- identities

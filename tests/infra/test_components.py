@@ -21,6 +21,7 @@ import pytest
 from adk_gke_sandbox.contract import Contract, parse
 from infra.cluster import SandboxCluster, SandboxClusterArgs
 from infra.environment import SandboxEnvironment, SandboxEnvironmentArgs
+from infra.environment_settings import Destination
 from infra.former_names import aliased
 from infra.gke_settings import GkeSettings
 from tests.infra.conftest import IMAGE, Program, Registered, run_program
@@ -48,7 +49,10 @@ def contract(namespace: str = "agent-sandbox", egress: str = "none") -> Contract
 def environment(name: str = "sandbox", namespace: str = "agent-sandbox", egress: str = "none") -> SandboxEnvironment:
     provider = kubernetes.Provider(f"{name}-provider", kubeconfig="{}")
     args = SandboxEnvironmentArgs(
-        contract=contract(namespace, egress), pod_security_version="v1.36", egress_hosts=["pypi.org"]
+        contract=contract(namespace, egress),
+        pod_security_version="v1.36",
+        egress_hosts=["pypi.org"],
+        agents_egress=[Destination(host="db.example.com", port=5432)],
     )
     return SandboxEnvironment(name, args, pulumi.ResourceOptions(providers=[provider]))
 
@@ -59,6 +63,7 @@ def cluster(name: str = "sandbox") -> SandboxCluster:
         region="europe-west4",
         agent_roles=("roles/aiplatform.user",),
         binary_authorization="manage",
+        sandbox_logs="keep",
     )
     return SandboxCluster(name, SandboxClusterArgs(stack=name, gke=gke, way_out=True))
 

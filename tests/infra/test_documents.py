@@ -26,6 +26,7 @@ from infra.node_identity import NODE_ROLE
 from infra.project_services import wanted
 from infra.settings import GROUPS
 from tests.infra.conftest import GKE_STACKS, IMAGE, Program, committed, run_program
+from tests.infra.gke_variants import ALL_OF_OTHERS, NETWORK_OF_OTHERS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -120,6 +121,7 @@ def test_settings_in_a_document_exist(document: Path) -> None:
     assert [name for _, name in named if name not in known | {"NAME"}] == []
 
 
+IN_A_NETWORK = ("network", "subnetwork", "pods_range", "services_range", "network_project")
 OTHERS: dict[str, Any] = {
     "project": "another-project",
     "region": "us-central1",
@@ -128,6 +130,7 @@ OTHERS: dict[str, Any] = {
     "subnet_cidr": "10.96.0.0/20",
     "pods_cidr": "10.100.0.0/16",
     "services_cidr": "10.104.0.0/20",
+    **{name: ALL_OF_OTHERS[key(name)] for name in (*IN_A_NETWORK, "node_service_account", "kms_key", "repository")},
     "release_channel": "STABLE",
     "min_version": "1.37.0-gke.1000000",
     "maintenance_start": "2026-02-03T02:00:00Z",
@@ -165,6 +168,7 @@ TOGETHER = {
     "maintenance_start": {"maintenanceEnd": "2026-02-03T08:00:00Z"},
     "docker_hub_user": {"dockerHubToken": OTHERS["docker_hub_token"]},
     "docker_hub_token": {"dockerHubUser": "a-user"},
+    **dict.fromkeys(IN_A_NETWORK[1:], NETWORK_OF_OTHERS),
 }
 
 
@@ -186,7 +190,7 @@ def replaced(before: Program, after: Program) -> set[str]:
     return found
 
 
-@pytest.mark.timeout(180)  # the program, once for each setting
+@pytest.mark.timeout(300)  # the program, once for each setting
 def test_settings_marked_day_0_are_those_that_replace_a_cluster_or_a_pool() -> None:
     """As far as the model of Google's provider goes: of address ranges, it is Google's API that refuses a change."""
     assert OTHERS.keys() == {entry.name for entry in settings_of(GkeSettings)}
@@ -345,12 +349,13 @@ def test_every_reason_that_is_not_the_programs_is_explained() -> None:
     assert listed == {reason.value for reason in Reason} - {reason.value for reason in CODE_REASONS | {Reason.ABORTED}}
 
 
-FROM_PULUMI = {
+FROM_OTHERS = {
+    "permission(s) for",
     "the stack is currently locked by",
     "no changes were expected but changes were proposed",
     "The resource already exists in the cluster",
 }
-"""What the engine and the Kubernetes provider say, and no test here brings them to say."""
+"""What Google, the engine and the Kubernetes provider say, and no test here brings them to say."""
 
 
 def test_refusals_are_quoted_as_they_are_said() -> None:
@@ -364,7 +369,7 @@ def test_refusals_are_quoted_as_they_are_said() -> None:
     quoted = re.findall(r"^\| `([^`]+)` \|", tables, flags=re.MULTILINE)
     assert len(quoted) > 15
     unknown = [text for text in quoted if text.replace(" RULE:", "") not in said]
-    assert set(unknown) == FROM_PULUMI
+    assert set(unknown) == FROM_OTHERS
 
 
 def test_names_in_the_cluster_are_those_of_the_program() -> None:

@@ -18,6 +18,7 @@ from infra.gke_settings import STANDARD_ONLY, GkeSettings
 from infra.settings import GROUPS, Settings
 from infra.settings_reference import documentation
 from tests.infra.conftest import GKE_STACKS, committed
+from tests.infra.gke_variants import ALL_OF_OTHERS, NETWORK_OF_OTHERS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"localhost/adk-gke-sandbox/data@sha256:{'a' * 64}"
@@ -394,6 +395,62 @@ def test_names_below_a_name_are_hosts(least: Given) -> None:
     assert settings.contract().egress == "fqdn"
 
 
+WRITE_DESTINATION = "Write for example db.example.com:5432 or 10.20.0.0/24:5432; a range begins at its first address"
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        *(
+            ([entry], f"{entry!r}, which is neither HOST:PORT nor RANGE:PORT. {WRITE_DESTINATION}")
+            for entry in (
+                "pypi.org",
+                "pypi.org:0",
+                "pypi.org:65536",
+                "pypi:80",
+                "https://pypi.org:443",
+                "10.0.0.1/24:5432",
+                "10.0.0:5432",
+                "[fd00::1]:443",
+                "",
+            )
+        ),
+        (["a.org:80", "a.org:80"], "'a.org:80' twice. Remove one of them"),
+        (
+            ["169.254.169.254:80"],
+            "'169.254.169.254:80', which is where the metadata server is. "
+            "Remove it: agents reach it for their own identity, and name servers, without being told",
+        ),
+        (
+            ["otel.metrics.svc.cluster.local:4317"],
+            "'otel.metrics.svc.cluster.local:4317', a Service, of which a policy sees only the pods. "
+            "Make a NetworkPolicy of your own in the agents' namespace that selects these pods",
+        ),
+    ],
+)
+def test_agents_cannot_be_let_there(least: Given, given: list[str], what: str) -> None:
+    assert refusal(least, agentsEgress=given) == f"adk-gke-sandbox:agentsEgress has {what}"
+
+
+@pytest.mark.parametrize(
+    ("entry", "way_out", "names_hosts"),
+    [
+        ("10.20.0.5:5432", False, False),
+        ("100.64.0.0/10:6379", False, False),
+        ("203.0.113.7/32:5432", True, False),
+        ("0.0.0.0/0:4317", True, False),
+        ("db.example.com:5432", True, True),
+        ("api.anthropic.com:443", True, False),
+        ("db.europe-west4-a.c.my-project.internal:5432", False, True),
+        ("*.googleapis.com:443", False, False),
+    ],
+)
+def test_way_out_is_for_what_is_on_the_internet(gke: Given, entry: str, way_out: bool, names_hosts: bool) -> None:
+    found = configured(gke, agentsEgress=[entry]).environment
+    assert (found.way_out, found.names_hosts) == (way_out, names_hosts)
+    assert configured(gke, egress="internet", agentsEgress=[entry]).environment.way_out
+
+
 # -- a cluster that is there
 
 
@@ -618,6 +675,71 @@ def test_more_pods_than_addresses(gke: Given) -> None:
 
 def test_smaller_nodes_take_fewer_addresses(gke: Given) -> None:
     assert configured(gke, podsCidr="10.68.0.0/21", sandboxPodsPerNode=32, sandboxNodesMax=20)
+
+
+# -- what is there already
+
+WITHOUT = "adk-gke-sandbox:{} without adk-gke-sandbox:{}. Set it with `pulumi config set {} {}`"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"network": ""}, WITHOUT.format("subnetwork='gke-nodes'", "network", "network", "shared")),
+        ({"podsRange": ""}, WITHOUT.format("subnetwork='gke-nodes'", "podsRange", "podsRange", "gke-pods")),
+        (
+            {"subnetwork": "", "podsRange": "", "servicesRange": ""},
+            WITHOUT.format("networkProject='host-project'", "subnetwork", "subnetwork", "gke-nodes"),
+        ),
+        (
+            {"subnetwork": "", "networkProject": ""},
+            WITHOUT.format("podsRange='gke-pods'", "subnetwork", "subnetwork", "gke-nodes"),
+        ),
+        (
+            {"servicesRange": "gke-pods"},
+            "adk-gke-sandbox:podsRange and adk-gke-sandbox:servicesRange are both 'gke-pods'. Name a range for each",
+        ),
+        (
+            {"podsCidr": "10.0.0.0/16"},
+            "adk-gke-sandbox:podsCidr='10.0.0.0/16' has no effect with adk-gke-sandbox:subnetwork='gke-nodes', which "
+            "has its own ranges. Remove it with `pulumi config rm podsCidr`",
+        ),
+        (
+            {"network": "projects/host/global/networks/shared"},
+            "adk-gke-sandbox:network='projects/host/global/networks/shared' is not the name of a VPC. "
+            "Set it with `pulumi config set network shared`",
+        ),
+        (
+            {"nodeServiceAccount": "1234-compute@developer.gserviceaccount.com"},
+            "adk-gke-sandbox:nodeServiceAccount='1234-compute@developer.gserviceaccount.com' is not the e-mail of a "
+            "service account of a project. Set it with `pulumi config set nodeServiceAccount "
+            "gke-nodes@my-project.iam.gserviceaccount.com`",
+        ),
+        (
+            {"kmsKey": "projects/their-project/locations/global/keyRings/r/cryptoKeys/k"},
+            "adk-gke-sandbox:kmsKey='projects/their-project/locations/global/keyRings/r/cryptoKeys/k' is in global, "
+            "and the cluster in europe-west4. Name a key in the cluster's region",
+        ),
+        (
+            {"repository": "their-project/images"},
+            "adk-gke-sandbox:repository='their-project/images' is not a repository of Artifact Registry. Set it with "
+            "`pulumi config set repository europe-west4-docker.pkg.dev/my-project/my-images`",
+        ),
+    ],
+)
+def test_what_is_there_is_named_wrongly(gke: Given, changed: Given, said: str) -> None:
+    assert refusal({**gke, **ALL_OF_OTHERS}, **changed) == said
+
+
+def test_way_out_of_somebody_elses_subnetwork_is_theirs_to_see_to(roomy: Given) -> None:
+    given = {**roomy, **NETWORK_OF_OTHERS, "image": f"python@sha256:{'b' * 64}"}
+    assert configured(given, egress="internet").warnings() == [
+        "adk-gke-sandbox:egress takes a way to the internet, and the stack makes none for "
+        "adk-gke-sandbox:subnetwork='gke-nodes'. Have its owner see to Cloud NAT or another route"
+    ]
+    (warning,) = configured(given, agentsEgress=["api.anthropic.com:443"]).warnings()
+    assert warning.startswith("adk-gke-sandbox:agentsEgress takes a way to the internet")
+    assert configured(given, agentsEgress=["10.20.0.5:5432"]).warnings() == []
 
 
 # -- maintenance

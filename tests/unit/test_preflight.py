@@ -19,9 +19,10 @@ from adk_gke_sandbox.config import ExecutorConfig
 from adk_gke_sandbox.contract import CONTRACT_KEY, JOBS, PODS, Cluster, Contract, policy_name
 from adk_gke_sandbox.errors import ClusterError, Forbidden, NotFound, Unauthorized, Unreachable
 from adk_gke_sandbox.execution import Outcome, Reason
-from adk_gke_sandbox.preflight import CLUSTER_CHECKS, SANDBOX_CHECKS, access, dry_run
+from adk_gke_sandbox.preflight import AGENTS_CHECKS, CLUSTER_CHECKS, SANDBOX_CHECKS, access, agents, dry_run
+from adk_gke_sandbox.preflight.agents import AgentsCluster
 from adk_gke_sandbox.preflight.checks import Problem, Report, Result, Status, make_checks
-from adk_gke_sandbox.preflight.probe import ProbedCluster
+from adk_gke_sandbox.preflight.probe import Target
 from infra.admission.rules import rules
 from tests.unit.loopback import kubeconfig
 
@@ -31,7 +32,7 @@ AGENT = "system:serviceaccount:agents:agent"
 DEFAULT = "system:serviceaccount:agent-sandbox:default"
 UP = "`pulumi up --refresh --stack test`"
 ROLE = 'RBAC: allowed by RoleBinding "sandbox-executor/agent-sandbox" of Role "sandbox-executor" to ServiceAccount "x"'
-CHECKS = (*CLUSTER_CHECKS, *SANDBOX_CHECKS)
+CHECKS = (*CLUSTER_CHECKS, *SANDBOX_CHECKS, *AGENTS_CHECKS)
 NAMES = [check.id for check in CHECKS]
 
 
@@ -52,6 +53,10 @@ class Live:
     """What the probe reports."""
     told: dict[str, Any] = field(default_factory=dict)
     """How the probe ends otherwise than well."""
+    agents_see: dict[str, Any] = field(default_factory=dict)
+    """What the program reports from the agents' namespace."""
+    agents_pod: dict[str, Any] = field(default_factory=lambda: {"phase": "Succeeded"})
+    """Status of its pod."""
     runs: int = 0
     host: str = "https://10.0.0.1:6443"
 
@@ -66,8 +71,13 @@ class Live:
         self.allowed = {(AGENT, f"{needed.verb} {needed.resource}"): ROLE for needed in access.NEEDED}
         self.offers = {JOBS: dry_run.wrong_jobs(self.config), PODS: dry_run.wrong_pods(self.config)}
         self.seen = {"uid": 1001, "credentials": [], "name_servers": [], "opened": []}
+        self.agents_see = {**self.seen, "name_servers": ["169.254.20.10"], "opened": [0, 1, 2, 3]}
 
-    def request(self, verb: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None) -> Any:
+    def request(
+        self, verb: str, path: str, *, body: Any = None, query: Mapping[str, str] | None = None, accept: str = ""
+    ) -> Any:
+        if path.endswith("/log"):
+            return self.agents_see
         resource = path.split("/")[-1 if verb != "get" else -2]
         if error := self.errors.get(f"{verb} {resource}"):
             raise error
@@ -83,12 +93,18 @@ class Live:
             call = f"{asked['verb']} {asked['resource']}{group and f'.{group}'}{sub and f'/{sub}'}"
             reason = self.allowed.get((body["spec"].get("user", self.identity), call))
             return {"status": {"allowed": reason is not None, "reason": reason}}
+        if f"/namespaces/{self.contract.agents_namespace}/" in path:
+            self.objects[f"pods/{body['metadata']['name']}"] = {**body, "status": self.agents_pod}
+            return body
         assert query == {"dryRun": "All"}
         assert f"/namespaces/{self.contract.namespace}/" in path
         broken = next((rule for rule, offer in self.offers[resource].items() if offer == body), "none")
         if answer := self.answers.get(f"{resource} {broken}", "" if broken == "none" else f"denied: {broken}: x"):
             raise Forbidden(answer, verb="create", target=resource, status=403)
         return body
+
+    def delete(self, path: str) -> None:
+        del self.objects["/".join(path.split("/")[-2:])]
 
     def run(self, code: str, argv: tuple[str, ...]) -> Outcome:
         self.runs += 1
@@ -98,7 +114,7 @@ class Live:
 
 def checked(live: Any) -> dict[str, Result]:
     """Return what preflight says, by check."""
-    cluster = ProbedCluster(contract=live.contract, config=live.config, api=live, sandbox=live)
+    cluster = AgentsCluster(contract=live.contract, config=live.config, api=live, sandbox=live)
     return {result.check: result for result in make_checks(CHECKS, cluster, lambda _: None)}
 
 
@@ -144,6 +160,7 @@ GOING = {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}
 EVERYBODYS = given_by('ClusterRoleBinding "all"', 'ClusterRole "admin"')
 TAGGED = "denied: image-digest: not by digest. Write NAME@sha256:DIGEST"
 DELETE = "`kubectl delete --ignore-not-found"
+KUBE_DNS = {"services/kube-dns": {"spec": {"clusterIP": "10.96.0.10"}}}
 EXECUTOR_ROLE = f"{DELETE} role sandbox-executor -n agent-sandbox`"
 MADE_ANEW = f"{UP}, which makes the stack's own anew"
 JOB_POLICY, POD_POLICY = policy_name(CONTRACT, JOBS), policy_name(CONTRACT, PODS)
@@ -277,6 +294,24 @@ BROKEN: list[tuple[str, Change, str, str]] = [
         "look at `kubectl get mutatingwebhookconfigurations`",
     ),
     ("probe-identity", put("seen", "uid", 0), "execution sandbox-1: uid 0", f"then run {UP}"),
+    (
+        "agents-probe",
+        lambda live: live.agents_pod.update(phase="Failed", reason="DeadlineExceeded"),
+        "pod of ServiceAccount agents/agent: Failed: DeadlineExceeded",
+        "Do what `kubectl get events -n agents` says of it",
+    ),
+    (
+        "agents-names",
+        lambda live: (live.objects.update(KUBE_DNS), live.agents_see.update(opened=[1])),
+        "kubernetes.default.svc: does not",
+        "Let agents reach their name server (169.254.20.10) on port 53",
+    ),
+    (
+        "agents-network",
+        put("agents_see", "opened", []),
+        "API server (10.0.0.1:6443): does not answer",
+        "Look at `kubectl get networkpolicies -n agents`",
+    ),
 ]
 
 
@@ -355,6 +390,43 @@ def test_the_same_contract_by_another_way_to_the_cluster_is_the_same() -> None:
     live = Live()
     live.contract = CONTRACT.model_copy(update={"cluster": Cluster(context="mine")})
     assert of(Status.FAIL, checked(live)) == set()
+
+
+def test_the_agents_pod_is_theirs_has_no_token_and_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, made = Live(), agents.probe_pod(CONTRACT, ())
+    checked(live)
+    assert [name for name in live.objects if name.startswith("pods/")] == []
+    assert made["metadata"]["namespace"] == "agents"
+    assert made["spec"]["serviceAccountName"] == "agent"
+    assert made["spec"]["automountServiceAccountToken"] is False
+    # One that never starts is not waited for without end.
+    monkeypatch.setattr(agents, "ENDED_SECONDS", 0)
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    live = Live(agents_pod={"phase": "Pending", "containerStatuses": [waiting]})
+    (problem,) = checked(live)["agents-probe"].problems
+    assert problem.found == "Pending: ImagePullBackOff: no such image"
+    assert [name for name in live.objects if name.startswith("pods/")] == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "named", "tried"),
+    [
+        ({}, "", ["name kubernetes.default.svc", "name aiplatform.googleapis.com", "tcp aiplatform.googleapis.com"]),
+        ({}, "models.internal:8443", ["name kubernetes.default.svc", "name models.internal", "tcp models.internal"]),
+        ({"cluster": Cluster()}, "models.internal:8443", ["name models.internal", "tcp models.internal"]),
+        ({"cluster": Cluster()}, "", []),
+    ],
+)
+def test_agents_try_their_models_where_they_are(changed: dict[str, Any], named: str, tried: list[str]) -> None:
+    live = Live(contract=CONTRACT.model_copy(update={"cluster": Cluster(project="p"), **changed}))
+    live.objects["nodes"] = {"items": []}
+    faked: dict[str, Any] = {"api": live, "sandbox": live}
+    found = AgentsCluster(contract=live.contract, config=live.config, model_endpoint=named, **faked).agents_targets
+    server = Target("Service default/kubernetes", "10.96.0.1", 443)
+    if not live.contract.cluster.project:
+        server = Target("API server", "10.0.0.1", 6443)
+    assert server in found
+    assert [f"{each.protocol} {each.address}" for each in found if each != server] == tried
 
 
 # What is asked

@@ -82,6 +82,8 @@ class TestTargets:
     def test_metadata_server_and_node_local_dns_are_tried_on_gke_only(self, gke: dict[str, Any]) -> None:
         assert set(tried(**gke)) - set(tried()) == {
             "metadata server (169.254.169.254:80)",
+            "Cloud DNS (169.254.169.254:53)",
+            "Cloud DNS (169.254.169.254:53/udp)",
             "node-local DNS (169.254.20.10:53)",
             "node-local DNS (169.254.20.10:53/udp)",
         }
@@ -154,11 +156,12 @@ class TestProgram:
                 probe.Target("closed", "127.0.0.1", unused.getsockname()[1]),
                 probe.Target("open", "127.0.0.1", server),
                 probe.Target("open", "127.0.0.1", server, "dns"),
+                probe.Target("open", "localhost", 0, "name"),
             )
             arguments, _ = probe.arguments(targets)
             done = subprocess.run(
                 [sys.executable, "-W", "error", self.SOURCE, arguments, "0.5"], capture_output=True, check=True
             )
         found = probe.parse_report(done.stdout)
-        assert found["opened"] == [1, 2]
+        assert found["opened"] == [1, 2, 3]
         assert found["uid"] == os.getuid()

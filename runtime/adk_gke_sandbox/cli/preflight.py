@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict
 from typing import Annotated, Final
@@ -24,16 +25,22 @@ def preflight(
     contract: ContractOption = None,
     kubeconfig: TextOption = None,
     context: Annotated[str | None, typer.Option(help="Default: the contract's; in a pod its own identity.")] = None,
+    model_endpoint: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Where the agents' models answer. Default: on GKE Google's own."),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Check what only the live cluster can tell: permissions, admission, and one sandbox from inside.
+    """Check what only the live cluster can tell: permissions, admission, a sandbox from inside, what agents reach.
 
     Exit code: 0 all is well, 1 something is wrong, 2 bad usage, 3 something could not be looked at.
     """
+    if model_endpoint and not re.fullmatch(r"[^:\s]+:[0-9]{1,5}", model_endpoint):
+        raise typer.BadParameter(f"{model_endpoint!r} is not HOST:PORT", param_hint="--model-endpoint")
     found = contract_in_use(contract)
     connection = {"kubeconfig_path": kubeconfig, "kubeconfig_context": context}
     with ERR.status("") as status:
-        report = checks.run(found, report=status.update, **connection)
+        report = checks.run(found, model_endpoint=model_endpoint, report=status.update, **connection)
     if as_json:
         typer.echo(json.dumps({**asdict(report), "exit_code": report.exit_code}, indent=2))
     else:

@@ -1,4 +1,6 @@
-"""Runs inside a sandbox: knocks at addresses that must not answer, and reports as whom. Standard library only.
+"""Runs inside a pod: knocks at addresses and resolves names, and reports what answered, and as whom.
+
+Standard library only.
 
 Arguments: the targets as JSON, and for how many seconds each is tried. The report is one line of JSON. Any Python
 from 3.8 runs it.
@@ -56,6 +58,9 @@ def knock(target: Dict[str, Any], seconds: float) -> None:
     Raises:
         OSError: it does not.
     """
+    if target["protocol"] == "name":
+        socket.getaddrinfo(target["address"], None)
+        return
     family = socket.AF_INET6 if ":" in target["address"] else socket.AF_INET
     by_udp = target["protocol"] == "dns"
     with socket.socket(family, socket.SOCK_DGRAM if by_udp else socket.SOCK_STREAM) as connection:

@@ -43,7 +43,7 @@ _PERMISSION: Final = "run programs, as the executor's Role allows"
 
 
 class Target(NamedTuple):
-    """An address that must not answer a sandbox: by ``tcp`` with a connection, by ``dns`` to a query over UDP."""
+    """What is tried: by ``tcp`` with a connection, by ``dns`` with a query over UDP, by ``name`` with the resolver."""
 
     name: str
     address: str
@@ -61,21 +61,36 @@ class ProbedCluster(CheckedCluster):
     sandbox: Sandbox
 
     @cached_property
+    def nodes(self) -> list[Document]:
+        """The nodes; none where they may not be read."""
+        return list(self.find("nodes", unless=ClusterError).get("items") or [])
+
+    @property
+    def on_google_cloud(self) -> bool:
+        """Whether the cluster is GKE's."""
+        machines = any(str(node["spec"].get("providerID")).startswith("gce://") for node in self.nodes)
+        return machines or bool(self.contract.cluster.project)
+
+    @property
+    def api_server(self) -> list[Target]:
+        """The API server at the addresses that the kubeconfig leads to."""
+        url = urlsplit(self.api.host)
+        port = url.port or 443
+        return [Target("API server", address, port) for address in _addresses(url.hostname or "", port)]
+
+    @cached_property
     def targets(self) -> tuple[Target, ...]:
         """What the program tries: what a sandbox must not reach, as far as addresses are known."""
-        contract, url = self.contract, urlsplit(self.api.host)
-        port = url.port or 443
-        found = [Target("API server", address, port) for address in _addresses(url.hostname or "", port)]
-        found += self._service("default", "kubernetes", 443)
-        nodes = self.find("nodes", unless=ClusterError).get("items") or []
-        on_google_cloud = any(str(node["spec"].get("providerID")).startswith("gce://") for node in nodes)
-        for node in nodes[:_KUBELETS]:
+        contract = self.contract
+        found = [*self.api_server, *self._service("default", "kubernetes", 443)]
+        for node in self.nodes[:_KUBELETS]:
             addresses = {entry["type"]: entry["address"] for entry in node["status"].get("addresses") or []}
             if address := addresses.get("InternalIP"):
                 found.append(Target(f"kubelet of {node['metadata']['name']}", address, 10250))
         name_servers = self._service("kube-system", "kube-dns", 53)
-        if contract.cluster.project or on_google_cloud:
+        if self.on_google_cloud:
             found.append(Target("metadata server", _METADATA_SERVER, 80))
+            name_servers.append(Target("Cloud DNS", _METADATA_SERVER, 53))
             name_servers.append(Target("node-local DNS", _NODE_LOCAL_DNS, 53))
         if contract.egress == "none":
             found += [server._replace(protocol=protocol) for server in name_servers for protocol in ("tcp", "dns")]
@@ -107,9 +122,9 @@ def program() -> str:
     return package_files("adk_gke_sandbox.pod").joinpath("probe.py").read_text(encoding="utf-8")
 
 
-def arguments(tried: Iterable[Target]) -> tuple[str, ...]:
+def arguments(tried: Iterable[Target], seconds: float = _ATTEMPT_SECONDS) -> tuple[str, ...]:
     """Return the program's arguments."""
-    return (json.dumps([target._asdict() for target in tried]), str(_ATTEMPT_SECONDS))
+    return (json.dumps([target._asdict() for target in tried]), str(seconds))
 
 
 def parse_report(stdout: bytes) -> Document:

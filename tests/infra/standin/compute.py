@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from standin.cloud import CloudError, Json, World
-from standin.kinds import CLUSTER, FORWARDING_RULE, NETWORK, ROUTER, SUBNETWORK, Kind, kind, short
+from standin.kinds import CLUSTER, FORWARDING_RULE, NETWORK, ROUTER, SUBNETWORK, Kind, kind, short, table
 from standin.schema import Problem
 
 _COMPUTE_NAME: Final = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -32,11 +32,31 @@ def existing(world: World, kind: str, reference: Any) -> Json:
     Raises:
         CloudError: there is none.
     """
-    for network in world.of(kind):
+    for network in known(world, kind):
         if short(network["outputs"]["selfLink"]) == short(reference):
             return network
     what = "networks" if kind == NETWORK else "subnetworks"
     raise CloudError(f"googleapi: Error 404: The resource '{what}/{short(reference)}' was not found, notFound")
+
+
+def known(world: World, kind: str) -> list[Json]:
+    """Return all networks or subnetworks, those that were there before any stack among them."""
+    theirs = table("theirs")["subnetwork"]
+    link = theirs["network"] if kind == NETWORK else theirs["selfLink"]
+    return [*world.of(kind), {"inputs": theirs, "outputs": {**theirs, "selfLink": link}}]
+
+
+def looked_up(world: World, wanted: Json) -> Json:
+    """Return a subnetwork as the data source has it.
+
+    Raises:
+        CloudError: there is none of that name in that project and region.
+    """
+    for each in known(world, SUBNETWORK):
+        if all(each["outputs"][key] == wanted.get(key) for key in ("name", "project", "region")):
+            return {**each["outputs"], "id": each["outputs"]["selfLink"]}
+    where = "projects/{project}/regions/{region}/subnetworks/{name}".format(**wanted)
+    raise CloudError(f"{where} not found")
 
 
 def _release_network(world: World, outputs: Json) -> None:

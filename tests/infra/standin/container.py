@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from standin.cloud import CloudError, Json, World
-from standin.compute import existing
+from standin.compute import existing, known
 from standin.identity import admit_account, admit_key, robot_account
 from standin.kinds import CLUSTER, NETWORK, POOL, SUBNETWORK, Kind, at, kind, short, table, version_key
 from standin.schema import Problem
@@ -127,7 +127,7 @@ def _cluster_outputs(world: World, state: Json) -> Json:
         "tpuIpv4CidrBlock": "",
         "nodeVersion": version,
         "operation": "",
-        "servicesIpv4Cidr": "",
+        **_ranges(world, state),
         "nodePools": [{"name": short(pool["id"])} for pool in world.of(POOL) if _belongs(pool, state)],
         # The client's key is what the provider marks as a secret; the rest of the block is plain text.
         "masterAuth": {**state["masterAuth"], **_credentials(state)},
@@ -141,6 +141,20 @@ def _cluster_outputs(world: World, state: Json) -> Json:
         # not mentioned for a private one (`flattenPrivateClusterConfig`; `containercluster-dnsendpoint-noipendpoint`).
         private = {**private, "enablePrivateEndpoint": True, "masterGlobalAccessConfig": {"enabled": False}}
     return {**added, "privateClusterConfig": private}
+
+
+def _ranges(world: World, state: Json) -> Json:
+    """Return the ranges of pods and Services, which GKE reads from the subnetwork."""
+    ranges = {
+        each["rangeName"]: each["ipCidrRange"]
+        for subnetwork in known(world, SUBNETWORK)
+        if short(subnetwork["outputs"]["selfLink"]) == short(state.get("subnetwork"))
+        for each in subnetwork["inputs"].get("secondaryIpRanges") or []
+    }
+    names = state.get("ipAllocationPolicy") or {}
+    return {
+        f"{this}Ipv4Cidr": ranges.get(names.get(f"{this}SecondaryRangeName"), "") for this in ("cluster", "services")
+    }
 
 
 def _belongs(pool: Json, cluster: Json) -> bool:

@@ -92,7 +92,7 @@ def robot_account(robot: str) -> str:
 
 def admit_key(world: World, key: str | None, account: str) -> None:
     """Refuse a key that Google's own service account may not use yet."""
-    if key is None:
+    if key in (None, table("theirs")["key"]):
         return
     agent = f"serviceAccount:{account}"
     granted = any(
@@ -110,7 +110,7 @@ def admit_key(world: World, key: str | None, account: str) -> None:
 
 
 def admit_account(world: World, email: str | None) -> None:
-    if email is None or email == "default":
+    if email in (None, "default", table("theirs")["account"]):
         return
     if email not in [account["email"] for account in world.outputs(ACCOUNT)]:
         raise CloudError(
@@ -129,7 +129,8 @@ def _admit_member(world: World, inputs: Json) -> None:
     if robot in ROBOTS:
         exists = name == f"service-{PROJECT_NUMBER}" and _agent_exists(world, ROBOTS[robot])
     else:
-        exists = email in [LOGS_ACCOUNT, *(account["email"] for account in world.outputs(ACCOUNT))]
+        theirs = (LOGS_ACCOUNT, table("theirs")["account"])
+        exists = email in [*theirs, *(account["email"] for account in world.outputs(ACCOUNT))]
     if not exists:
         raise CloudError(
             f"Error applying IAM policy: Error setting IAM policy: googleapi: Error 400: "

@@ -23,7 +23,7 @@ from google.protobuf import any_pb2, empty_pb2
 from google.rpc import status_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
-from standin import answers, faults, local_cluster, schema
+from standin import answers, compute, faults, local_cluster, schema
 from standin.cloud import KUBECONFIG, PROJECT_NUMBER, Cloud, CloudError, Json, World
 from standin.difference import difference
 from standin.identity import LOGS_ACCOUNT
@@ -247,6 +247,9 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
             "gcp:container/getCluster:getCluster": lambda: _looked_up(
                 self.cloud.read(), {**arguments, "project": project}
             ),
+            "gcp:compute/getSubnetwork:getSubnetwork": lambda: compute.looked_up(
+                self.cloud.read(), {**arguments, "project": project}
+            ),
         }
         answer = answers.get(request.tok)
         if answer is None:
@@ -314,7 +317,8 @@ def _looked_up(world: World, wanted: Json) -> Json:
         "dnsEndpointConfigs": [config["dnsEndpointConfig"]],
         "ipEndpointsConfigs": [config["ipEndpointsConfig"]],
     }
-    return {**wanted, "id": identity, "controlPlaneEndpointsConfigs": [endpoints]}
+    ranges = {key: outputs[key] for key in ("clusterIpv4Cidr", "servicesIpv4Cidr")}
+    return {**wanted, "id": identity, "controlPlaneEndpointsConfigs": [endpoints], **ranges}
 
 
 def _marked(outputs: Json) -> Json:
