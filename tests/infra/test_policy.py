@@ -151,7 +151,9 @@ def test_local_stack_breaks_no_rule(run: Run) -> None:
     assert judged(recorded(run, "local")) == {}
 
 
-@pytest.mark.parametrize("name", ["way out", "hosts", "autopilot", "everything", "roles and a group", "RAPID"])
+@pytest.mark.parametrize(
+    "name", ["hosts", "agents' way out", "existing network", "autopilot", "everything", "roles and a group"]
+)
 def test_stack_with_other_settings_breaks_no_rule(run: Run, name: str) -> None:
     stack, changed = VARIANTS[name]
     assert set(judged(recorded(run, stack, **changed))) <= {"google-groups", "binary-authorization"}
