@@ -200,20 +200,19 @@ def _everybody_is_let_through(resources: Sequence[Resource]) -> Iterator[Finding
     for policy in objects.of(resources, "NetworkPolicy"):
         where = f"NetworkPolicy {objects.name(policy)} of namespace {objects.namespace(policy)}"
         came, went = items(policy.inputs, "spec.ingress"), items(policy.inputs, "spec.egress")
-        if came and objects.namespace(policy) in sandboxes:
-            yield Finding(f"{where} lets somebody in to sandboxes, which serve nobody", policy)
-        elif any(_is_everybody(items(rule, "from"), any_address=True) for rule in came):
+        if objects.namespace(policy) in sandboxes:
+            if came:
+                yield Finding(f"{where} lets somebody in to sandboxes, which serve nobody", policy)
+            continue  # of what goes out, `sandbox-network` says more
+        if any(_is_everybody(items(rule, "from"), any_address=True) for rule in came):
             yield Finding(f"{where} lets everybody in", policy)
-        if any(_is_everybody(items(rule, "to"), any_address=not _has_some_ports(rule)) for rule in went) and (
-            objects.namespace(policy) not in sandboxes  # sandbox-network is stricter
-        ):
+        if any(_is_everybody(items(rule, "to"), any_address=not _has_some_ports(rule)) for rule in went):
             yield Finding(f"{where} lets everything out", policy)
     for policy in objects.of(resources, "FQDNNetworkPolicy"):
         for rule in items(policy.inputs, "spec.egress"):
-            hosts = [str(at(match, "name") or at(match, "pattern")) for match in items(rule, "matches")] or [
-                "every host"
-            ]
-            if wide := [host for host in hosts if not _HOST.fullmatch(host)]:
+            matches = items(rule, "matches")
+            hosts = [str(at(match, "name") or at(match, "pattern")) for match in matches] or ["every host"]
+            if wide := [host for host in hosts if not _HOST.fullmatch(host.lower())]:
                 yield Finding(
                     f"FQDNNetworkPolicy {objects.name(policy)} lets pods connect to {shown(wide)}, which is nobody's "
                     "domain",

@@ -18,6 +18,7 @@ from typing import Any
 import pulumi_policy
 import pytest
 import yaml
+from gke_variants import AUTOPILOT, VARIANTS
 from policy_cases import CASES, GONE, GUESTS, NODES, Case, Change, token
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, UnknownValueError, unknown_checking_proxy
 
@@ -36,11 +37,6 @@ UNSHIELDED = Change(type=CLUSTER, inputs={"enableShieldedNodes": False})
 NOTHING_EXEMPT = Exemptions()
 
 STANDARD = ("staging", "prod")
-POOL_SETTINGS = ("sandboxNodesMin", "sandboxNodesMax", "sandboxSpot", "systemNodesMax")
-EGRESS: dict[str, dict[str, Any]] = {
-    "internet": {"egress": "internet"},
-    "fqdn": {"egress": "fqdn", "egressHosts": ["pypi.org"]},
-}
 
 Violations = dict[str, list[str]]
 """Rule -> what it says, as the engine prints it under the rule's description."""
@@ -155,20 +151,12 @@ def test_local_stack_breaks_no_rule(run: Run) -> None:
     assert judged(recorded(run, "local")) == {}
 
 
-def test_autopilot_cluster_breaks_no_rule(run: Run) -> None:
-    found = judged(recorded(run, "staging", clusterMode="autopilot", **dict.fromkeys(POOL_SETTINGS)))
-    assert set(found) == {"google-groups", "binary-authorization"}
-
-
-@pytest.mark.parametrize("mode", ["internet", "fqdn"])
-def test_sandboxes_with_a_way_out_break_no_rule(run: Run, mode: str) -> None:
-    found = judged(recorded(run, "staging", **EGRESS[mode]))
-    assert set(found) == {"google-groups", "binary-authorization"}
-
-
-def test_agents_with_roles_and_a_managed_image_policy_break_no_rule(run: Run) -> None:
-    found = judged(recorded(run, "staging", agentRoles=["roles/aiplatform.user"], binaryAuthorization="manage"))
-    assert set(found) == {"google-groups"}
+@pytest.mark.parametrize(
+    "name", ["hosts", "agents' way out", "existing network", "autopilot", "everything", "roles and a group"]
+)
+def test_stack_with_other_settings_breaks_no_rule(run: Run, name: str) -> None:
+    stack, changed = VARIANTS[name]
+    assert set(judged(recorded(run, stack, **changed))) <= {"google-groups", "binary-authorization"}
 
 
 def test_program_with_everything_advised_breaks_no_rule(program: list[Resource]) -> None:
@@ -200,7 +188,7 @@ def test_violation_reads_as_three_sentences(program: list[Resource]) -> None:
 
 
 def test_autopilot_nodes_have_an_account_of_their_own(run: Run) -> None:
-    resources = recorded(run, "staging", clusterMode="autopilot", **dict.fromkeys(POOL_SETTINGS))
+    resources = recorded(run, "staging", **AUTOPILOT)
     path = "clusterAutoscaling.autoProvisioningDefaults"
     without = Change(type=CLUSTER, inputs={f"{path}.serviceAccount": GONE})
     (text,) = judged(broken(resources, without))["node-identity"]
