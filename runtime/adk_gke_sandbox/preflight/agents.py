@@ -177,6 +177,6 @@ def _state(pod: Document) -> str:
     """Return how far a pod has come, in Kubernetes' words."""
     status = pod.get("status", {})
     containers = status.get("containerStatuses") or [{}]
-    detail = next(iter((containers[0].get("state") or {}).values()), {})
+    detail: Document = next(iter((containers[0].get("state") or {}).values()), {})
     words = (status.get("phase", "gone"), status.get("reason"), detail.get("reason"), detail.get("message"))
     return ": ".join(dict.fromkeys(filter(None, words)))
