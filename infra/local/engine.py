@@ -39,9 +39,9 @@ _ANNOUNCED: Final = re.compile(r"\d+ errors? occurred:")
 _TOLD_AGAIN: Final = re.compile(r"sdk-v2/provider\d*\.go:\d+: sdk\.helper_schema: ")
 """The bridge to Terraform's providers logs an error where it happens, and again in the list of what it returns."""
 
+_PLUGIN_ENDED: Final = re.compile(r"Detected that .+ exited prematurely")
 _CONSEQUENCE: Final = re.compile(
-    r"Program failed with an unhandled exception|Detected that .+ exited prematurely|"
-    r"grpc: the client connection is closing"
+    rf"Program failed with an unhandled exception|{_PLUGIN_ENDED.pattern}|grpc: the client connection is closing"
 )
 """What the program and the plugins say that the engine ends because of another error, now before and now after it."""
 
@@ -179,7 +179,22 @@ def _command(stack: Stack, arguments: Sequence[str]) -> list[str]:
 
 
 def stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -> None:
-    """Run a verb with progress on ``report`` and everything in the verb's log."""
+    """Run a verb with progress on ``report`` and everything in the verb's log.
+
+    It is run once more if nothing went wrong but that plugins ended: on a busy machine the engine takes some that it
+    ends itself for crashed (https://github.com/pulumi/pulumi/issues/18238).
+    """
+    for again in (False, True):
+        if not _stream(stack, verb, arguments, report):
+            return
+        found = causes(stack.log(verb).read_text(encoding="utf-8"))
+        if again or not found or not all(map(_PLUGIN_ENDED.match, found)):
+            raise _failure(stack, verb, found)
+        report("the engine lost a plugin: trying once more")
+
+
+def _stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -> int:
+    """Run a verb once; return its exit code."""
     command = _command(stack, [verb, "--stack", stack.name, "--suppress-outputs", *arguments])
     with (
         stack.log(verb).open("w", encoding="utf-8") as log,
@@ -208,8 +223,7 @@ def stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) ->
             report("stopping: waiting for the engine to save its state")
             engine.wait()
             raise
-    if engine.returncode:
-        raise _failure(stack, verb, causes(stack.log(verb).read_text(encoding="utf-8")))
+    return engine.returncode
 
 
 def _worth_telling(line: str) -> bool:

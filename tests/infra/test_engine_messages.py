@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from infra.local.engine import causes
+from infra.local.engine import Stack, StackError, causes, stream
 
 GOOGLE = """\
  +  gcp:container:Cluster cluster creating (0s) error: 1 error occurred:
@@ -82,3 +85,29 @@ def test_what_the_engine_ends_because_of_an_error_is_not_the_cause(said: str) ->
     lost = f"    pulumi:pulumi:Stack adk-gke-sandbox-staging  error: {said}\n"
     assert causes(lost + GOOGLE)[0].startswith("cluster (gcp:container:Cluster): googleapi: Error 403")
     assert causes(lost) == [said]
+
+
+def engine_that_says(folder: Path, first: str, then: str) -> Stack:
+    """Return a stack whose engine fails with the first words, and then with others; it succeeds if these are none."""
+    script = folder / "pulumi"
+    script.write_text(
+        f"#!/bin/sh\nif mkdir {folder}/began 2>/dev/null; then echo 'error: {first}'; exit 255; fi\n"
+        f"echo 'error: {then}'; [ -z '{then}' ] || exit 255\n"
+    )
+    script.chmod(0o755)
+    return Stack(folder=folder, kubeconfig=None, tools={"pulumi": script})
+
+
+LOST = "Detected that /cache/pulumi-resource-kubernetes exited prematurely."
+
+
+def test_run_that_lost_nothing_but_a_plugin_is_repeated_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    stream(engine_that_says(tmp_path, LOST, ""), "preview", [], told.append)
+    assert told[1] == "the engine lost a plugin: trying once more"
+
+
+@pytest.mark.parametrize(("first", "then"), [(LOST, LOST), ("no such setting", "")])
+def test_run_that_fails_otherwise_or_again_fails(tmp_path: Path, first: str, then: str) -> None:
+    with pytest.raises(StackError, match=re.escape(first)):
+        stream(engine_that_says(tmp_path, first, then), "preview", [], lambda _: None)
