@@ -306,7 +306,8 @@ def _looked_up(world: World, wanted: Json) -> Json:
 
 LOOKUPS: Final[Mapping[str, tuple[str, Callable[[World, Json], Json]]]] = MappingProxyType(
     {
-        # https://cloud.google.com/resource-manager/reference/rest/v1/projects/get
+        # Reads the billing account, too, which takes the same
+        # (https://cloud.google.com/billing/docs/reference/rest/v1/projects/getBillingInfo).
         "gcp:organizations/getProject:getProject": (
             "resourcemanager.projects.get",
             lambda _, wanted: {
