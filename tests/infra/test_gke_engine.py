@@ -227,8 +227,10 @@ def test_previewer_can_preview_a_stack_that_is_up(staging: Trial) -> None:
 
     try:
         preview_with(set(previewer()))
-        with pytest.raises(stack.StackError, match=r"Required 'compute\.forwardingRules\.list' permission"):
+        with pytest.raises(stack.StackError, match="Program failed"):
             preview_with(set(previewer()) - {"compute.forwardingRules.list"})
+        told = (staging.where.folder / "preview.log").read_text()
+        assert "Required 'compute.forwardingRules.list' permission for 'projects/" in told
     finally:
         with staging.cloud.change() as world:
             world.allowed = None
