@@ -3,7 +3,8 @@
 GKE makes them for Services, and takes them away with these; whoever deletes the cluster first leaves them behind
 (https://cloud.google.com/kubernetes-engine/docs/how-to/deleting-a-cluster#overview). A destroy runs no program, so the
 last one that can tell is the update that lifts the protection. It tells and goes on: a stack that is never protected
-may have them and be updated.
+may have them and be updated. Rules of the region are seen; global ones, which external Ingresses and Gateways have, are
+not: they name neither network nor cluster.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pulumi_gcp as gcp
 from infra.gke_settings import GkeSettings
 
 _MADE_BY_GKE: Final = "kubernetes.io/service-name"
-"""In the description of a rule that GKE made; an external one names no network
+"""In the description of a rule that GKE made; an external one names no network, and none its cluster
 (`makeServiceDescription`, https://github.com/kubernetes/cloud-provider-gcp/blob/master/providers/gce)."""
 
 
@@ -44,14 +45,14 @@ def warn(gke: GkeSettings, *, network: pulumi.Input[str], opts: pulumi.ResourceO
 
 def _tell(network: str, rules: Sequence[Mapping[str, Any]]) -> None:
     name = network.rpartition("/")[2]
-    holding = [
-        str(rule["name"])
-        for rule in rules
-        if str(rule.get("network") or "").rpartition("/")[2] == name
-        or _MADE_BY_GKE in str(rule.get("description") or "")
-    ]
-    if holding:
-        pulumi.log.warn(
-            f"load balancers {', '.join(sorted(holding))} would outlive the cluster and hold the network {name}. "
-            "Before `pulumi destroy`, delete their Services, Ingresses and Gateways (docs/operations/teardown.md)"
-        )
+    inside = [rule for rule in rules if str(rule.get("network") or "").rpartition("/")[2] == name]
+    perhaps = [rule for rule in rules if not rule.get("network") and _MADE_BY_GKE in str(rule.get("description") or "")]
+    for found, what in (
+        (inside, f"would outlive the cluster and hold the network {name}"),
+        (perhaps, "may be of this cluster, and would then outlive it"),
+    ):
+        if found:
+            pulumi.log.warn(
+                f"load balancers {', '.join(sorted(str(rule['name']) for rule in found))} {what}. Before `pulumi "
+                "destroy`, delete their Services, Ingresses and Gateways (docs/operations/teardown.md)"
+            )

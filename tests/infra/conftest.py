@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import re
 import runpy
 import sys
 import warnings
@@ -20,6 +21,7 @@ import yaml
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.stack import run_pulumi_func
 from standin.kinds import table
+from standin.plugin import LOOKUPS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE = f"localhost/adk-gke-sandbox/data@sha256:{'a' * 64}"
@@ -44,6 +46,8 @@ class Program:
 
     resources: list[Registered]
     outputs: dict[str, Any]
+    lookups: set[tuple[str, str]]
+    """What it asked for: permission that this takes, and project."""
 
     def of(self, kind: str) -> list[Registered]:
         """Return the resources whose type ends in ``kind``."""
@@ -92,6 +96,7 @@ FORWARDING_RULES: list[dict[str, str]] = []
 class _Echo(mocks.Mocks):
     def __init__(self, preview: bool) -> None:
         self.preview = preview
+        self.lookups: set[tuple[str, str]] = set()
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         made_up = _MADE_UP.get(args.typ)
@@ -99,6 +104,8 @@ class _Echo(mocks.Mocks):
         return f"{args.name}-id", {**args.inputs, **added}
 
     def call(self, args: mocks.MockCallArgs) -> dict[str, Any]:
+        project = args.args.get("project") or args.args["projectId"]
+        self.lookups.add((LOOKUPS[args.token][0], project))
         if args.token == "gcp:organizations/getProject:getProject":
             return {"projectId": args.args["projectId"], "number": PROJECT_NUMBER}
         if args.token == "gcp:logging/getProjectCmekSettings:getProjectCmekSettings":
@@ -116,7 +123,8 @@ class _Echo(mocks.Mocks):
 
 class _Recorder(mocks.MockMonitor):
     def __init__(self, registered: list[Registered], preview: bool) -> None:
-        super().__init__(_Echo(preview))
+        self.echo = _Echo(preview)
+        super().__init__(self.echo)
         self.registered = registered
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the monitor's name
@@ -164,6 +172,13 @@ def run(config: Config) -> Run:
             )
 
     return program
+
+
+def previewer() -> list[str]:
+    """Return what the account of previews may do, as the page about a new project has it."""
+    page = (REPOSITORY / "docs" / "operations" / "bootstrap.md").read_text(encoding="utf-8")
+    (role,) = re.findall(r"roles create previewer --project=\$PROJECT(?:.|\\\n)*?--permissions=(\S+)", page)
+    return str(role).split(",")
 
 
 def committed(stack: str) -> Config:
@@ -228,6 +243,7 @@ def _careless_event_loops() -> Iterator[None]:
 
 def _run_once(config: Config, stack: str, preview: bool, program: Callable[[], None]) -> Program:
     registered: list[Registered] = []
+    monitor = _Recorder(registered, preview)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -242,7 +258,7 @@ def _run_once(config: Config, stack: str, preview: bool, program: Callable[[], N
             project="adk-gke-sandbox",
             stack=stack,
             preview=preview,
-            monitor=_Recorder(registered, preview),
+            monitor=monitor,
         )
         loop.run_until_complete(run_pulumi_func(program))
         root = pulumi.runtime.settings.get_root_resource()
@@ -255,4 +271,4 @@ def _run_once(config: Config, stack: str, preview: bool, program: Callable[[], N
         loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)
         loop.close()
-    return Program(resources=registered, outputs=outputs)
+    return Program(resources=registered, outputs=outputs, lookups=monitor.echo.lookups)

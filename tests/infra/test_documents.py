@@ -25,7 +25,7 @@ from infra.gke_settings import GkeSettings
 from infra.node_identity import NODE_ROLE
 from infra.project_services import wanted
 from infra.settings import GROUPS
-from tests.infra.conftest import GKE_STACKS, IMAGE, Program, committed, run_program
+from tests.infra.conftest import GKE_STACKS, IMAGE, Program, committed, previewer, run_program
 from tests.infra.gke_variants import ALL_OF_OTHERS, NETWORK_OF_OTHERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,14 +265,68 @@ def test_deployer_may_use_the_account_of_the_nodes_alone() -> None:
 
 def test_previewer_only_reads() -> None:
     page = read(OPERATIONS / "bootstrap.md")
-    (permissions,) = re.findall(r"--permissions=(\S+)", page)
-    reads = ("get", "connect")
-    assert [each for each in permissions.split(",") if each.rpartition(".")[2] not in reads] == []
+    permissions = ",".join(re.findall(r"--permissions=(\S+)", page)).split(",")
+    assert {each.rpartition(".")[2] for each in permissions} <= {"get", "list", "connect"}
     assert set(re.findall(r"\$PREVIEWER\s.*?--role=(\S+)", page, flags=re.DOTALL)) == {
         "projects/$PROJECT/roles/previewer",
         "roles/storage.objectViewer",
         "roles/cloudkms.cryptoKeyDecrypter",
     }
+
+
+def test_previewer_may_look_up_what_the_program_looks_up_and_no_more() -> None:
+    own_subnet = {name: value for name, value in NETWORK_OF_OTHERS.items() if name != "networkProject"}
+    settings: list[dict[str, Any]] = [{}, {"sandboxLogs": "keep"}, ALL_OF_OTHERS, own_subnet]
+    asked = set().union(*(program(**each).lookups for each in settings))
+    theirs = run_program({"image": IMAGE, "gkeCluster": "projects/a-project/locations/us-east1/clusters/theirs"})
+    here = {permission for permission, project in asked if project != "host-project"}
+    there = {permission for permission, project in asked if project == "host-project"}
+    # Asked for by the provider itself, and by the Kubernetes provider at the DNS endpoint.
+    here |= {permission for permission, _ in theirs.lookups} | {"compute.regions.list", "container.clusters.connect"}
+    assert set(previewer()) == here
+    (host,) = re.findall(r"--project=\$HOST .*?--permissions=(\S+)", read(OPERATIONS / "bootstrap.md"))
+    assert set(host.split(",")) == there
+
+
+def test_accounts_that_the_page_makes_can_be_made() -> None:
+    page = read(OPERATIONS / "bootstrap.md")
+    (names,) = re.findall(r"for account in ([^$]+?); do gcloud iam service-accounts create", page)
+    emails = dict(re.findall(r"^export (\w+)=([\w-]+@\$PROJECT\.iam\.gserviceaccount\.com)", page, flags=re.MULTILINE))
+    assert {email.partition("@")[0] for email in emails.values()} == set(names.split())
+    assert "pulumi config set nodeServiceAccount $NODES" in page
+    for email in emails.values():
+        # An id has 6 to 30 characters (https://cloud.google.com/iam/docs/reference/rest/v1/projects.serviceAccounts/create).
+        GkeSettings(
+            project="a-project",
+            region="europe-west4",
+            node_service_account=email.replace("$PROJECT", "a-project"),
+        )
+
+
+SHARED_VPC = {
+    "get-iam-policy host": ["roles/container.hostServiceAgentUser serviceAccount:gke"],
+    "subnets get-iam-policy": [
+        *(f"roles/compute.networkUser serviceAccount:{account}" for account in ("gke", "groups", "deployer")),
+        "projects/host/roles/previewer serviceAccount:previewer",
+    ],
+    "list-usable": ["projects/host/regions/region/subnetworks/subnet"],
+}
+"""What `gcloud` prints where a Shared VPC is as it should be."""
+
+
+@pytest.mark.parametrize("lacking", ["", *(line for lines in SHARED_VPC.values() for line in lines)])
+def test_commands_that_look_at_a_shared_vpc_fail_where_something_is_lacking(lacking: str) -> None:
+    (text,) = [block for block in blocks(OPERATIONS / "bootstrap.md", "bash") if "get-iam-policy" in block]
+    printed = "\n".join(
+        f"*'{call}'*) printf '%s\\n' {' '.join(repr(line) for line in lines if line != lacking)};;"
+        for call, lines in SHARED_VPC.items()
+    )
+    variables = "PROJECT=project HOST=host REGION=region SUBNET=subnet GKE=gke GROUPS_OF_NODES=groups"
+    script = f'{variables} DEPLOYER=deployer PREVIEWER=previewer\ngcloud() {{ case "$*" in\n{printed}\nesac; }}\n{text}'
+    done = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True)
+    assert (done.returncode == 0) is not bool(lacking), done
+    role, _, account = lacking.partition(" serviceAccount:")
+    assert not account or f"{account} lacks {role}\n" == done.stdout
 
 
 def test_apis_that_the_program_cannot_enable_itself_come_first() -> None:
@@ -305,6 +359,13 @@ def workflow() -> dict[str, Any]:
 
 def test_workflow_may_read_the_code_and_ask_for_a_token_and_nothing_else() -> None:
     assert workflow()["permissions"] == {"contents": "read", "id-token": "write"}
+
+
+def test_waiting_update_is_cancelled_by_a_later_one_alone() -> None:
+    """Of a group GitHub keeps the last run that waits: events have groups of their own, and so have pull requests."""
+    concurrency = workflow()["concurrency"]
+    assert not concurrency["cancel-in-progress"]
+    assert {"${{ github.event_name }}", "${{ github.ref }}"} <= set(re.findall(r"\$\{\{.*?\}\}", concurrency["group"]))
 
 
 def test_workflow_installs_the_engine_that_the_lock_names() -> None:
@@ -350,6 +411,7 @@ def test_every_reason_that_is_not_the_programs_is_explained() -> None:
 
 
 FROM_OTHERS = {
+    "Can not create new Nats since a Nat with option",
     "permission(s) for",
     "the stack is currently locked by",
     "no changes were expected but changes were proposed",

@@ -30,7 +30,7 @@ from standin.faults import Fault, Order
 from adk_gke_sandbox.contract import CONTRACT_KEY, parse
 from infra.local import engine, stack
 from infra.local.layout import Layout
-from tests.infra.conftest import committed
+from tests.infra.conftest import committed, previewer
 from tests.infra.gke_variants import IN_SHORT, VARIANTS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -217,6 +217,23 @@ def test_up_makes_the_objects_on_a_real_api_server(staging: Trial, core: client.
 def test_preview_of_staging_has_no_changes(staging: Trial) -> None:
     staging.unchanged()
     staging.unchanged("--refresh")
+
+
+def test_previewer_can_preview_a_stack_that_is_up(staging: Trial) -> None:
+    def preview_with(permissions: set[str]) -> None:
+        with staging.cloud.change() as world:
+            world.allowed = {PROJECT: sorted(permissions)}
+        staging.unchanged()
+
+    try:
+        preview_with(set(previewer()))
+        with pytest.raises(stack.StackError, match="Program failed"):
+            preview_with(set(previewer()) - {"compute.forwardingRules.list"})
+        told = (staging.where.folder / "preview.log").read_text()
+        assert "Required 'compute.forwardingRules.list' permission for 'projects/" in told
+    finally:
+        with staging.cloud.change() as world:
+            world.allowed = None
 
 
 @pytest.mark.parametrize(

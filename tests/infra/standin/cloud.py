@@ -39,12 +39,14 @@ class World:
         services: Services that were enabled outside the stack.
         version: GKE version that new control planes get.
         changes: How many there have been: what takes time on Google Cloud takes changes here.
+        allowed: Project -> permissions with which look-ups are made; everything if there is none.
     """
 
     resources: dict[str, Json] = field(default_factory=dict)
     services: list[str] = field(default_factory=lambda: list(ALWAYS_ON))
     version: str = "1.36.3-gke.1767000"
     changes: int = 0
+    allowed: dict[str, list[str]] | None = None
 
     def of(self, kind: str) -> list[Json]:
         """Return the resources of a type, such as ``gcp:container/cluster:Cluster``."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -226,36 +227,18 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if request.tok not in LOOKUPS:
+            self._fail(context, f"the stand-in does not know {request.tok}: add it to tests/infra/standin/plugin.py")
+        permission, answer = LOOKUPS[request.tok]
         arguments, _ = decode(request.args)
         project = arguments.get("projectId") or arguments.get("project") or self.config.get("project")
-        answers: Mapping[str, Callable[[], Json]] = {
-            "gcp:organizations/getProject:getProject": lambda: {
-                "id": f"projects/{project}",
-                "projectId": project,
-                "number": PROJECT_NUMBER,
-                "name": project,
-            },
-            "gcp:logging/getProjectCmekSettings:getProjectCmekSettings": lambda: {
-                "id": f"projects/{project}/cmekSettings",
-                "project": project,
-                "serviceAccountId": LOGS_ACCOUNT,
-            },
-            "gcp:compute/getForwardingRules:getForwardingRules": lambda: {
-                "id": f"projects/{project}/regions/{arguments['region']}/forwardingRules",
-                "rules": self.cloud.read().outputs(FORWARDING_RULE),
-            },
-            "gcp:container/getCluster:getCluster": lambda: _looked_up(
-                self.cloud.read(), {**arguments, "project": project}
-            ),
-            "gcp:compute/getSubnetwork:getSubnetwork": lambda: compute.looked_up(
-                self.cloud.read(), {**arguments, "project": project}
-            ),
-        }
-        answer = answers.get(request.tok)
-        if answer is None:
-            self._fail(context, f"the stand-in does not know {request.tok}: add it to tests/infra/standin/plugin.py")
+        world = self.cloud.read()
         try:
-            return provider_pb2.InvokeResponse(**{"return": encode(answer())})
+            if world.allowed is not None and permission not in world.allowed.get(project, ()):
+                raise CloudError(
+                    f"googleapi: Error 403: Required '{permission}' permission for 'projects/{project}', forbidden"
+                )
+            return provider_pb2.InvokeResponse(**{"return": encode(answer(world, {**arguments, "project": project}))})
         except CloudError as error:
             self._fail(context, str(error))
 
@@ -319,6 +302,45 @@ def _looked_up(world: World, wanted: Json) -> Json:
     }
     ranges = {key: outputs[key] for key in ("clusterIpv4Cidr", "servicesIpv4Cidr")}
     return {**wanted, "id": identity, "controlPlaneEndpointsConfigs": [endpoints], **ranges}
+
+
+LOOKUPS: Final[Mapping[str, tuple[str, Callable[[World, Json], Json]]]] = MappingProxyType(
+    {
+        # Reads the billing account, too, which takes the same
+        # (https://cloud.google.com/billing/docs/reference/rest/v1/projects/getBillingInfo).
+        "gcp:organizations/getProject:getProject": (
+            "resourcemanager.projects.get",
+            lambda _, wanted: {
+                "id": f"projects/{wanted['project']}",
+                "projectId": wanted["project"],
+                "number": PROJECT_NUMBER,
+                "name": wanted["project"],
+            },
+        ),
+        # https://cloud.google.com/logging/docs/reference/v2/rest/v2/projects/getCmekSettings
+        "gcp:logging/getProjectCmekSettings:getProjectCmekSettings": (
+            "logging.cmekSettings.get",
+            lambda _, wanted: {
+                "id": f"projects/{wanted['project']}/cmekSettings",
+                "project": wanted["project"],
+                "serviceAccountId": LOGS_ACCOUNT,
+            },
+        ),
+        # https://cloud.google.com/compute/docs/reference/rest/v1/forwardingRules/list
+        "gcp:compute/getForwardingRules:getForwardingRules": (
+            "compute.forwardingRules.list",
+            lambda world, wanted: {
+                "id": f"projects/{wanted['project']}/regions/{wanted['region']}/forwardingRules",
+                "rules": world.outputs(FORWARDING_RULE),
+            },
+        ),
+        # https://cloud.google.com/kubernetes-engine/docs/reference/rest/v1/projects.locations.clusters/get
+        "gcp:container/getCluster:getCluster": ("container.clusters.get", _looked_up),
+        # https://cloud.google.com/compute/docs/reference/rest/v1/subnetworks/get
+        "gcp:compute/getSubnetwork:getSubnetwork": ("compute.subnetworks.get", compute.looked_up),
+    }
+)
+"""What a program may ask for: the permission that it takes in the project that is asked for, and the answer."""
 
 
 def _marked(outputs: Json) -> Json:
