@@ -245,7 +245,7 @@ def _publishing() -> Iterator[str]:
     yield ""
     yield "```bash"
     yield "mkdir -p build/policy/infra"
-    yield "cp -r infra/policy infra/admission build/policy/infra/"
+    yield "cp -r infra/policy infra/admission infra/address_ranges.py infra/configuration.py build/policy/infra/"
     yield "cp -r runtime/adk_gke_sandbox build/policy/"
     yield "cp infra/policy/PulumiPolicy.yaml infra/policy/__main__.py build/policy/"
     yield "cp requirements/infra.txt build/policy/requirements.txt"

@@ -235,6 +235,8 @@ def test_names_below_a_name_are_hosts(least: Given) -> None:
     [
         ("10.20.0.5:5432", False, False),
         ("100.64.0.0/10:6379", False, False),
+        ("240.1.0.5/32:5432", False, False),
+        ("198.18.0.0/15:5432", False, False),
         ("203.0.113.7/32:5432", True, False),
         ("0.0.0.0/0:4317", True, False),
         ("db.example.com:5432", True, True),
