@@ -82,10 +82,10 @@ class AddressPlan:
     named: tuple[str, str] = OWN_RANGES
 
     def check(self) -> None:
-        """Refuse ranges that cannot work.
+        """Refuse ranges that cannot work, whatever is in them.
 
         Raises:
-            ConfigError: malformed, public, overlapping, too large or too small.
+            ConfigError: malformed, public, overlapping, or of a size that GKE does not take.
         """
         ranges = {
             name: _parsed(name, text)
@@ -102,10 +102,9 @@ class AddressPlan:
                     "Give nodes, pods and services a range each, such as the defaults "
                     "10.64.0.0/20, 10.68.0.0/16 and 10.72.0.0/20",
                 )
-        self.check_sizes()
 
     def check_sizes(self) -> None:
-        """Refuse ranges that do not hold the nodes and their pods.
+        """Refuse ranges that do not hold the nodes of the pools and their pods; Autopilot has no pools.
 
         Raises:
             ConfigError: they do not.

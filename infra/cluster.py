@@ -87,6 +87,7 @@ class SandboxCluster(pulumi.ComponentResource):
         net = network.network(
             name,
             gke=gke,
+            pools=args.mode == "standard",
             nat=args.way_out,
             services=enabled,
             opts=child,

@@ -369,10 +369,10 @@ def _metadata() -> tuple[Rule, ...]:
         ),
         Rule(
             id="managed-fields",
-            refuses="the object brings a history of its own",
+            refuses="the object brings a history of its own, which could be of any size",
             fix="Remove metadata.managedFields",
             # The API server adds one entry for the creation itself. One that is sent under the same manager's name
-            # becomes a part of it, and is not seen.
+            # becomes a part of it, and is not seen: `isolation.OBJECT_MIB` counts it.
             holds='request.operation != "CREATE" || object.metadata.?managedFields.orValue([]).size() <= 1',
             found="string(object.metadata.?managedFields.orValue([]).size() - 1)",
             on=_EVERYBODY,

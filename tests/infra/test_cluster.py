@@ -136,6 +136,8 @@ def test_what_sandboxes_print_is_kept_in_a_bucket_under_the_stacks_key() -> None
     assert bucket.inputs["location"] == "europe-west4"
     assert bucket.inputs["retentionDays"] == 90
     assert bucket.inputs["cmekSettings"] == {"kmsKeyName": "sandbox-key-id"}
+    # Named after the first cluster; a second one does not replace it.
+    assert list(bucket.request.ignoreChanges) == ["bucketId"]
     grant = program.one("CryptoKeyIAMMember", "sandbox-key-logging")
     assert grant.inputs["member"] == f"serviceAccount:cmek-p{PROJECT_NUMBER}@gcp-sa-logging.iam.gserviceaccount.com"
     assert any(urn.endswith("::sandbox-key-logging") for urn in bucket.request.dependencies)
@@ -477,6 +479,11 @@ def test_subnetwork_that_would_not_do_is_refused(
     config = {**committed("staging"), "image": IMAGE, **NETWORK_OF_OTHERS}
     with pytest.raises(pulumi.RunError, match=re.escape(said)):
         run_program(config, "staging")
+
+
+def test_subnetwork_of_autopilot_need_not_hold_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(THEIRS, "subnetwork", {**THEIRS["subnetwork"], "ipCidrRange": "10.128.0.0/29"})
+    assert made(**AUTOPILOT, **NETWORK_OF_OTHERS).of("Cluster")
 
 
 def test_account_key_and_repository_that_are_there_are_used_and_granted_nothing() -> None:
