@@ -43,7 +43,9 @@ def gke() -> Given:
         "image": f"python@sha256:{'b' * 64}",
         "gcp:project": "a-project",
         "gcp:region": "europe-west4",
-        "projectQuotas": dict.fromkeys(("SSD_TOTAL_GB", "CPUS", "N2D_CPUS", "CPUS_PER_VM_FAMILY"), "100000"),
+        "projectQuotas": dict.fromkeys(
+            ("SSD_TOTAL_GB", "CPUS", "N2D_CPUS", "CPUS_PER_VM_FAMILY", "CPUS_ALL_REGIONS"), "100000"
+        ),
     }
 
 
