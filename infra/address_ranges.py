@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final
 
 from adk_gke_sandbox.errors import ConfigError
@@ -20,9 +20,30 @@ if TYPE_CHECKING:
     import pulumi
 
 PRIVATE: Final = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
-"""What a range may be part of; the policies that let sandboxes reach the internet leave out the same."""
+"""What a range of the stack may be part of."""
 
 LINK_LOCAL: Final = IPv4Network("169.254.0.0/16")
+
+METADATA: Final = "169.254.169.254/32"
+"""GKE's metadata server. On port 53 of it Cloud DNS answers, and is the name server of every pod where the cache of
+the nodes is off (https://github.com/tektoncd/operator/issues/4000)."""
+
+NODE_DNS: Final = "169.254.20.10/32"
+"""The cache of the nodes (https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache)."""
+
+NOT_THE_INTERNET: Final = (
+    *PRIVATE,
+    LINK_LOCAL,
+    *map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4")),
+)
+"""What nobody has on the internet (https://www.iana.org/assignments/iana-ipv4-special-registry), and a VPC may have
+inside (https://cloud.google.com/vpc/docs/subnets#valid-ranges); link-local is the metadata server's."""
+
+NOT_THE_INTERNET_IPV6: Final = (IPv6Network("fc00::/7"), IPv6Network("fe80::/10"))
+"""The same of IPv6 (https://www.iana.org/assignments/iana-ipv6-special-registry)."""
+
+DOCUMENTATION: Final = tuple(map(IPv4Network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
+"""A VPC may have these inside as well. Where somebody writes one, as examples do, it stands for the internet."""
 
 _CIDR: Final = re.compile(r"[0-9.]+/[0-9]{1,2}")
 """Python also takes an address alone, and a netmask in place of the length."""
@@ -61,10 +82,10 @@ class AddressPlan:
     named: tuple[str, str] = OWN_RANGES
 
     def check(self) -> None:
-        """Refuse ranges that cannot work.
+        """Refuse ranges that cannot work, whatever is in them.
 
         Raises:
-            ConfigError: malformed, public, overlapping, too large or too small.
+            ConfigError: malformed, public, overlapping, or of a size that GKE does not take.
         """
         ranges = {
             name: _parsed(name, text)
@@ -81,10 +102,9 @@ class AddressPlan:
                     "Give nodes, pods and services a range each, such as the defaults "
                     "10.64.0.0/20, 10.68.0.0/16 and 10.72.0.0/20",
                 )
-        self.check_sizes()
 
     def check_sizes(self) -> None:
-        """Refuse ranges that do not hold the nodes and their pods.
+        """Refuse ranges that do not hold the nodes of the pools and their pods; Autopilot has no pools.
 
         Raises:
             ConfigError: they do not.
@@ -134,7 +154,7 @@ NO_ADDRESSES: Final = Addresses()
 
 def is_private(cidr: str) -> bool:
     """Whether a range is part of what nobody has on the internet."""
-    return any(IPv4Network(cidr).subnet_of(private) for private in PRIVATE)
+    return any(IPv4Network(cidr).subnet_of(private) for private in NOT_THE_INTERNET)
 
 
 def name_server(services: str) -> str:

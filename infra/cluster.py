@@ -6,23 +6,17 @@ GKE's own, and made by nobody here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Literal
 
 import pulumi
 import pulumi_gcp as gcp
 
 from infra import control_plane, encryption, network, node_identity, node_pools, project_services, registry
 from infra.address_ranges import Addresses
-from infra.configuration import repair
-from infra.gke import load_balancers, logs
-from infra.gke_checks import GROUPS_OFF
+from infra.gke import load_balancers, logs, refusals
 from infra.gke_settings import GkeSettings
-from infra.kubeconfig import context_name, dns_endpoint, kubeconfig
-
-_FIRST_POOL: Final = "default-pool"
-"""What GKE calls the pool that a cluster begins with; the provider removes it at the end of the creation."""
+from infra.kubeconfig import context_name, kubeconfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +81,7 @@ class SandboxCluster(pulumi.ComponentResource):
         net = network.network(
             name,
             gke=gke,
+            pools=args.mode == "standard",
             nat=args.way_out,
             services=enabled,
             opts=child,
@@ -123,7 +118,13 @@ class SandboxCluster(pulumi.ComponentResource):
             agents=agents,
             opts=child,
         )
-        admitted = _image_policy(name, gke, repositories, after_services)
+        admitted = registry.image_policy(
+            name,
+            project=gke.project,
+            managed=gke.binary_authorization == "manage",
+            of=repositories,
+            opts=after_services,
+        )
         boot_disk_key = keys.key if gke.encrypt_boot_disks else None
         around = control_plane.Surroundings(
             network=net.vpc,
@@ -186,18 +187,7 @@ class SandboxCluster(pulumi.ComponentResource):
             after=[self.cluster],
             opts=child,
         )
-        host = pulumi.Output.all(self.cluster.name, self.cluster.control_plane_endpoints_config).apply(
-            lambda found: _host(found[0], found[1], gke.region)
-        )
-        # Each by itself: what GKE does not mention is unknown in every preview, and nothing may hang on it.
-        if args.mode == "standard":
-            pulumi.Output.all(host, self.cluster.name, self.cluster.node_pools).apply(
-                lambda found: _refuse_first_pool(found[1], found[2], gke.region)
-            )
-        if not gke.rbac_security_group:
-            pulumi.Output.all(self.cluster.name, self.cluster.authenticator_groups_config).apply(
-                lambda found: _refuse_group(found[0], found[1])
-            )
+        host = refusals.endpoint(self.cluster, gke, pools=args.mode == "standard")
         self.endpoint = pulumi.Output.concat("https://", host)
         self.context = self.cluster.name.apply(lambda cluster: context_name(gke.project, gke.region, cluster))
         self.kubeconfig = pulumi.Output.secret(
@@ -206,68 +196,3 @@ class SandboxCluster(pulumi.ComponentResource):
         self.repository = repositories.own
         self.addresses = net.addresses
         self.register_outputs({"endpoint": self.endpoint, "kubeconfig": self.kubeconfig, "repository": self.repository})
-
-
-def _host(name: str, endpoints: Mapping[str, Any], region: str) -> str:
-    """Return the DNS endpoint; in a preview it may not be known yet.
-
-    Raises:
-        pulumi.RunError: GKE gave up on the cluster, and an update would not mend it.
-    """
-    endpoint = (endpoints.get("dns_endpoint_config") or {}).get("endpoint")
-    if endpoint == "":
-        where = f"{name} --location {region}"
-        raise pulumi.RunError(
-            f"cluster {name} has no DNS endpoint: its creation ended in an error, which `gcloud container clusters "
-            f"describe {where} --format='value(status, statusMessage)'` prints. Delete it with `gcloud container "
-            f"clusters delete {where}`, then `pulumi up --refresh` makes another"
-        )
-    if endpoint is None and pulumi.runtime.is_dry_run():
-        return cast(str, pulumi.UNKNOWN)
-    return dns_endpoint([endpoint], name, region)
-
-
-def _refuse_first_pool(name: str, pools: Sequence[Mapping[str, Any]] | None, region: str) -> None:
-    """Refuse to go on beside the pool that the end of a creation should have removed."""
-    if any(pool["name"] == _FIRST_POOL for pool in pools or ()):
-        raise pulumi.RunError(
-            f"cluster {name} still has the pool {_FIRST_POOL}, and pays for its machines: the creation of the cluster "
-            f"did not come to its end. Remove it with `gcloud container node-pools delete {_FIRST_POOL} --cluster "
-            f"{name} --location {region}`, then `pulumi up --refresh`"
-        )
-
-
-def _refuse_group(name: str, groups: Mapping[str, Any] | None) -> None:
-    """Refuse to leave out a group that there is: Google's provider would keep it, without a word."""
-    if groups and groups["security_group"]:
-        raise pulumi.RunError(
-            f"cluster {name} has the group {groups['security_group']}, and Google's provider keeps what is left out. "
-            f"{repair('rbac_security_group', GROUPS_OFF)}, or set the group again"
-        )
-
-
-def _image_policy(
-    name: str, gke: GkeSettings, repositories: registry.Repositories, opts: pulumi.ResourceOptions
-) -> list[pulumi.Resource]:
-    """Write the project's Binary Authorization policy, if the stack is told to."""
-    if gke.binary_authorization != "manage":
-        return []
-    patterns = [
-        gcp.binaryauthorization.PolicyAdmissionWhitelistPatternArgs(
-            name_pattern=pulumi.Output.concat(repository, "/**")
-        )
-        for repository in (repositories.own, repositories.mirror.registry_uri)
-    ]
-    return [
-        gcp.binaryauthorization.Policy(
-            f"{name}-images",
-            project=gke.project,
-            default_admission_rule=gcp.binaryauthorization.PolicyDefaultAdmissionRuleArgs(
-                evaluation_mode="ALWAYS_DENY", enforcement_mode="ENFORCED_BLOCK_AND_AUDIT_LOG"
-            ),
-            admission_whitelist_patterns=patterns,
-            # Google's own system images.
-            global_policy_evaluation_mode="ENABLE",
-            opts=opts,
-        )
-    ]

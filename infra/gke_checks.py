@@ -79,6 +79,9 @@ GROUPS_OFF: Final = "off"
 """In place of a group: GKE forgets the one that it has."""
 
 _BASIC_ROLES: Final = ("roles/owner", "roles/editor", "roles/viewer")
+_LEADING_TO_OTHERS: Final = ("roles/iam.", "roles/resourcemanager.")
+"""Roles by which one becomes another account or grants oneself another role, but for those that only look
+(https://cloud.google.com/iam/docs/best-practices-service-accounts)."""
 
 FLOORS: Final = MappingProxyType({"agent_sandbox_addon": "1.35.2-gke.1269000", "pod_snapshots": "1.35.3-gke.1234000"})
 """The oldest GKE version of an add-on
@@ -246,11 +249,19 @@ def roles(wanted: Iterable[str]) -> None:
                 f"{full_key('agent_roles')} has {role!r}, which is not an IAM role",
                 "Write for example roles/aiplatform.user",
             )
-        if role in _BASIC_ROLES:
+        if leads_to_others(role):
+            what = (
+                "is for everything in the project" if role in _BASIC_ROLES else "leads to every account of the project"
+            )
             raise ConfigError(
-                f"{full_key('agent_roles')} has {role!r}, which is for everything in the project",
+                f"{full_key('agent_roles')} has {role!r}, which {what}",
                 "Name the roles of the services that agents call, such as roles/aiplatform.user",
             )
+
+
+def leads_to_others(role: str) -> bool:
+    """Whether an account that has the role on a project can do what others can."""
+    return role in _BASIC_ROLES or (role.startswith(_LEADING_TO_OTHERS) and not role.endswith(("iewer", "rowser")))
 
 
 def security_group(group: str) -> None:

@@ -17,27 +17,23 @@ import pulumi_kubernetes as kubernetes
 from adk_gke_sandbox.cluster.manifests import CONFIG_MAPS_MAX
 from adk_gke_sandbox.config import EPHEMERAL_STORAGE
 from adk_gke_sandbox.contract import DENY_ALL_POLICY, Contract
-from infra import address_ranges
 from infra.access import metadata
-from infra.address_ranges import LINK_LOCAL, Addresses, is_private, name_server
-from infra.admission.config_maps import CONFIG_MAP_MIB
+from infra.address_ranges import (
+    DOCUMENTATION,
+    LINK_LOCAL,
+    METADATA,
+    NODE_DNS,
+    NOT_THE_INTERNET,
+    NOT_THE_INTERNET_IPV6,
+    Addresses,
+    is_private,
+    name_server,
+)
 from infra.admission.rules import EPHEMERAL_STORAGE_CEILING_MIB
 from infra.environment_settings import HTTPS, Destination, Quota
 
-METADATA: Final = "169.254.169.254/32"
-"""GKE's metadata server. On port 53 of it Cloud DNS answers, and is the name server of every pod where the cache of
-the nodes is off (https://github.com/tektoncd/operator/issues/4000)."""
-
-NODE_DNS: Final = "169.254.20.10/32"
-"""The cache of the nodes (https://cloud.google.com/kubernetes-engine/docs/how-to/nodelocal-dns-cache)."""
-
 DNS_PODS: Final = ("kube-dns", "node-local-dns")
 """Pods that resolve names, by their label; Dataplane V2 hands the queries to `kube-dns` on to the cache's own pods."""
-
-PRIVATE: Final = (*map(str, address_ranges.PRIVATE), str(LINK_LOCAL))
-"""What is not the internet: private, shared and link-local addresses (RFC 1918, 6598, 3927)."""
-
-PRIVATE_IPV6: Final = ("fc00::/7", "fe80::/10")
 
 _networking = kubernetes.networking.v1
 
@@ -77,16 +73,17 @@ def config_maps(quota: Quota) -> int:
 
 
 OBJECT_MIB: Final = 1.5
-"""Size of any object at the most (https://etcd.io/docs/v3.5/dev-guide/limit/#request-size-limit)."""
+"""Size of any object at the most (https://etcd.io/docs/v3.5/dev-guide/limit/#request-size-limit).
+
+The rules bound a ConfigMap's data, but not its `metadata.managedFields`: what is sent under the name of the request's
+own field manager becomes a part of the one entry that the API server makes.
+"""
 
 
 def stored_mib(quota: Quota) -> dict[str, float]:
     """Return the MiB that the objects of the sandbox namespace take at the most, whoever creates them, by kind."""
-    return {
-        "ConfigMaps": CONFIG_MAP_MIB * config_maps(quota),
-        "Jobs": OBJECT_MIB * quota.jobs,
-        "pods": OBJECT_MIB * (quota.pods + quota.jobs),
-    }
+    numbers = {"ConfigMaps": config_maps(quota), "Jobs": quota.jobs, "pods": quota.pods + quota.jobs}
+    return {kind: OBJECT_MIB * number for kind, number in numbers.items()}
 
 
 def limits(contract: Contract) -> list[kubernetes.core.v1.LimitRangeItemArgs]:
@@ -205,10 +202,11 @@ def sandbox_egress(
     rules = [_dns(addresses)]
     if contract.egress == "internet":
         # What a network of somebody else's has inside need not look private: GKE's own range of Services does not.
+        left_out = [str(each) for each in (*NOT_THE_INTERNET, *DOCUMENTATION)]
         outside = pulumi.Output.from_input(addresses.inside).apply(
-            lambda inside: [*PRIVATE, *(each for each in inside if each and not is_private(each))]
+            lambda inside: [*left_out, *(each for each in inside if each and not is_private(each))]
         )
-        rules.append(_rule([_block("0.0.0.0/0", outside), _block("::/0", PRIVATE_IPV6)]))
+        rules.append(_rule([_block("0.0.0.0/0", outside), _block("::/0", list(map(str, NOT_THE_INTERNET_IPV6)))]))
     _allow(contract, f"{name}-egress", "allow-egress", contract.namespace, rules, opts)
     if contract.egress == "fqdn":
         _allow_hosts(contract, f"{name}-hosts", contract.namespace, {HTTPS: hosts}, opts)

@@ -48,19 +48,28 @@ class Network:
 
 
 def network(
-    name: str, *, gke: GkeSettings, nat: bool, services: Mapping[str, pulumi.Resource], opts: pulumi.ResourceOptions
+    name: str,
+    *,
+    gke: GkeSettings,
+    pools: bool,
+    nat: bool,
+    services: Mapping[str, pulumi.Resource],
+    opts: pulumi.ResourceOptions,
 ) -> Network:
     """Create what is missing of the network.
 
     Args:
         name: What the logical names begin with.
         gke: Project, region, ranges, and what there is already.
+        pools: Whether the ranges have to hold node pools.
         nat: Whether nodes get a way to the internet, by Cloud NAT; of a subnet that is there its owner decides.
         services: The enabled services, by name.
         opts: Options of every resource.
     """
     if gke.subnetwork:
-        return _existing(gke, services, opts)
+        return _existing(gke, pools, services, opts)
+    if pools:
+        gke.addresses.check_sizes()
     after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(services.values())))
     vpc: pulumi.Input[str] = _vpc(gke)
     if not gke.network:
@@ -101,7 +110,9 @@ def _vpc(gke: GkeSettings) -> str:
     return f"projects/{gke.network_project or gke.project}/global/networks/{gke.network}"
 
 
-def _existing(gke: GkeSettings, services: Mapping[str, pulumi.Resource], opts: pulumi.ResourceOptions) -> Network:
+def _existing(
+    gke: GkeSettings, pools: bool, services: Mapping[str, pulumi.Resource], opts: pulumi.ResourceOptions
+) -> Network:
     """Return a network of which nothing is made, once it is seen that it will do."""
     project = gke.network_project or gke.project
     found = gcp.compute.get_subnetwork_output(
@@ -115,7 +126,7 @@ def _existing(gke: GkeSettings, services: Mapping[str, pulumi.Resource], opts: p
         cidr=found.ip_cidr_range,
         private=found.private_ip_google_access,
         ranges=found.secondary_ip_ranges.apply(lambda each: {entry.range_name: entry.ip_cidr_range for entry in each}),
-    ).apply(lambda seen: _usable(gke, **seen))
+    ).apply(lambda seen: _usable(gke, pools, **seen))
     return Network(
         # Not what was found: while that is unknown, the cluster would seem to be replaced.
         vpc=_vpc(gke),
@@ -126,7 +137,9 @@ def _existing(gke: GkeSettings, services: Mapping[str, pulumi.Resource], opts: p
     )
 
 
-def _usable(gke: GkeSettings, network: str, cidr: str, private: bool, ranges: Mapping[str, str]) -> Sequence[str]:
+def _usable(
+    gke: GkeSettings, pools: bool, network: str, cidr: str, private: bool, ranges: Mapping[str, str]
+) -> Sequence[str]:
     """Return the ranges of nodes, pods and Services of a subnet that is there.
 
     Raises:
@@ -153,7 +166,8 @@ def _usable(gke: GkeSettings, network: str, cidr: str, private: bool, ranges: Ma
             )
     plan = replace(gke.addresses, subnet=cidr, pods=ranges[gke.pods_range], services=ranges[gke.services_range])
     try:
-        plan.check_sizes()
+        if pools:
+            plan.check_sizes()
     except ConfigError as error:
         raise pulumi.RunError(str(error)) from error
     return plan.subnet, plan.pods, plan.services

@@ -105,3 +105,30 @@ def _login(user: str, token: str) -> gcp.artifactregistry.RepositoryRemoteReposi
             )
         )
     )
+
+
+def image_policy(
+    name: str, *, project: str, managed: bool, of: Repositories, opts: pulumi.ResourceOptions
+) -> list[pulumi.Resource]:
+    """Write the project's Binary Authorization policy, if the stack is told to: it admits the two repositories."""
+    if not managed:
+        return []
+    patterns = [
+        gcp.binaryauthorization.PolicyAdmissionWhitelistPatternArgs(
+            name_pattern=pulumi.Output.concat(repository, "/**")
+        )
+        for repository in (of.own, of.mirror.registry_uri)
+    ]
+    return [
+        gcp.binaryauthorization.Policy(
+            f"{name}-images",
+            project=project,
+            default_admission_rule=gcp.binaryauthorization.PolicyDefaultAdmissionRuleArgs(
+                evaluation_mode="ALWAYS_DENY", enforcement_mode="ENFORCED_BLOCK_AND_AUDIT_LOG"
+            ),
+            admission_whitelist_patterns=patterns,
+            # Google's own system images.
+            global_policy_evaluation_mode="ENABLE",
+            opts=opts,
+        )
+    ]

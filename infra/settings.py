@@ -169,6 +169,8 @@ class Settings:
 
     def _check_machines(self, gke: GkeSettings) -> None:
         environment = self.environment
+        if not gke.subnetwork:
+            gke.addresses.check_sizes()
         room = gke.sandbox_nodes_max * gke.sandbox_pods_per_node
         if environment.quota_pods > room:
             raise ConfigError(

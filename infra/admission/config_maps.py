@@ -1,7 +1,7 @@
 """What a ConfigMap of the sandbox namespace may be: the request of one execution, as ``manifests`` writes it. Pure.
 
 Agents may create ConfigMaps, and one that nobody owned would stay for ever. So each is of a Job and goes with it, and
-both its size and how many a Job can have are bounded; how many there can be in all is the quota's business.
+both its data and how many a Job can have are bounded; how many there can be in all is the quota's business.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ KEYS_MAX: Final = len(POD_FILES) + 1
 
 DATA_BYTES_MAX: Final = CONFIG_MAP_BYTES + 1024
 """Bytes of its keys and values together; the executor counts the values alone."""
-
-CONFIG_MAP_MIB: Final = 1
-"""Size of one ConfigMap in the API server's store at the most: data, names, labels, owner."""
 
 PUBLISHED: Final = (
     # The cluster's certificate authority, in every namespace

@@ -47,8 +47,12 @@ ANNOTATIONS: Final = (
     # Kubernetes' own (https://kubernetes.io/docs/reference/labels-annotations-taints/).
     r"([a-z0-9-]+\.)*(kubernetes|k8s)\.io",
     # GKE's, which it sets on Jobs and pods before policies see them
-    # (https://cloud.google.com/kubernetes-engine/docs/concepts/autopilot-resource-requests).
-    r"([a-z0-9-]+\.)+gke\.io",
+    # (https://cloud.google.com/kubernetes-engine/docs/concepts/autopilot-resource-requests). By its others a pod asks
+    # for something: more networks, devices of the node, the memory of another pod
+    # (https://cloud.google.com/kubernetes-engine/docs/how-to/setup-multinetwork-support-for-pods,
+    # https://github.com/GoogleCloudPlatform/container-engine-accelerators/tree/master/nri_device_injector,
+    # https://cloud.google.com/kubernetes-engine/docs/how-to/pod-snapshots).
+    r"autopilot\.gke\.io",
     r"cloud\.google\.com",
 )
 """Regular expressions of what the name of an annotation may begin with, before its slash."""
@@ -56,11 +60,6 @@ ANNOTATIONS: Final = (
 POWERFUL_ANNOTATIONS: Final = (
     # gVisor takes flags and mounts from them (https://gvisor.dev/docs/user_guide/containerd/configuration/).
     "dev.gvisor",
-    # More networks for a pod (https://cloud.google.com/kubernetes-engine/docs/how-to/setup-multinetwork-support-for-pods).
-    "networking.gke.io/",
-    # Devices of the node for a container
-    # (https://github.com/GoogleCloudPlatform/container-engine-accelerators/tree/master/nri_device_injector).
-    "devices.gke.io/",
     # The profile that `node-profiles` refuses
     # (https://kubernetes.io/docs/reference/labels-annotations-taints/#container-apparmor-security-beta-kubernetes-io).
     "container.apparmor.security.beta.kubernetes.io/",
@@ -372,7 +371,8 @@ def _metadata() -> tuple[Rule, ...]:
             id="managed-fields",
             refuses="the object brings a history of its own, which could be of any size",
             fix="Remove metadata.managedFields",
-            # The API server adds one entry for the creation itself.
+            # The API server adds one entry for the creation itself. One that is sent under the same manager's name
+            # becomes a part of it, and is not seen: `isolation.OBJECT_MIB` counts it.
             holds='request.operation != "CREATE" || object.metadata.?managedFields.orValue([]).size() <= 1',
             found="string(object.metadata.?managedFields.orValue([]).size() - 1)",
             on=_EVERYBODY,

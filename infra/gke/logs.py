@@ -77,12 +77,19 @@ def sandbox_logs(
         location=gke.region,
         # A bucket that was deleted has its name for a week
         # (https://cloud.google.com/logging/docs/reference/v2/rest/v2/projects.locations.buckets/delete): one of the
-        # cluster's, which no other has.
+        # first cluster's, which no other has.
         bucket_id=pulumi.Output.concat(cluster, "-sandboxes"),
         description="What sandboxes print",
         retention_days=gke.sandbox_log_days,
         cmek_settings=gcp.logging.ProjectBucketConfigCmekSettingsArgs(kms_key_name=key),
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[service, *grants])),
+        opts=pulumi.ResourceOptions.merge(
+            opts,
+            pulumi.ResourceOptions(
+                depends_on=[service, *grants],
+                # With a cluster in place of a lost one the bucket stays, and so does what it holds of that one.
+                ignore_changes=["bucketId"],
+            ),
+        ),
     )
     # Into a bucket of the same project nobody needs a right to write
     # (https://cloud.google.com/logging/docs/export/configure_export_v2#dest-auth).

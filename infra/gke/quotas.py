@@ -22,10 +22,14 @@ DISKS: Final = "SSD_TOTAL_GB"
 """Persistent disks of the types `pd-ssd` and `pd-balanced`; `pd-standard` and Hyperdisk have quotas of their own
 (https://cloud.google.com/compute/resource-usage#disk_quota)."""
 
-USUAL: Final = MappingProxyType({DISKS: 250, "CPUS": 24})
-"""The least that is reported of projects with billing: 250 or 500 GB, 24 vCPUs
+ALL_CPUS: Final = "CPUS_ALL_REGIONS"
+"""vCPUs of all families and regions together (https://cloud.google.com/compute/resource-usage#cpu_quota)."""
+
+USUAL: Final = MappingProxyType({DISKS: 250, "CPUS": 24, ALL_CPUS: 12})
+"""The least that is reported: 250 or 500 GB, 24 vCPUs, 12 in all regions while the credit of a trial lasts
 (https://github.com/terraform-google-modules/terraform-google-kubernetes-engine/issues/1795,
-https://github.com/hashicorp/terraform-provider-kubernetes/pull/354)."""
+https://github.com/hashicorp/terraform-provider-kubernetes/pull/354,
+https://github.com/kelseyhightower/kubernetes-the-hard-way/issues/553)."""
 
 _USUAL_CPUS: Final = 8
 """The same for a machine family that has a quota of its own
@@ -50,7 +54,7 @@ def check(given: Mapping[str, str]) -> None:
 
 
 def needed(gke: GkeSettings) -> Mapping[str, int]:
-    """Return what both pools take at full size, an upgrade's further nodes included, by the quota's name."""
+    """Return what both pools take of the region at full size, an upgrade's further nodes included, by the quota."""
     found: Counter[str] = Counter()
     system, sandbox = gke.nodes_at_most
     for machine_type, disk_type, disk_gb, nodes in (
@@ -66,9 +70,11 @@ def needed(gke: GkeSettings) -> Mapping[str, int]:
 
 def warning(gke: GkeSettings) -> str | None:
     """Return what to look up before the first update, or where the autoscaler would stop; ``None`` if it all fits."""
+    takes_up = dict(needed(gke))
+    takes_up[ALL_CPUS] = sum(most for name, most in takes_up.items() if name != DISKS)
     given = {name: int(text) for name, text in gke.project_quotas.items()}
-    has = {name: given.get(name, USUAL.get(name, _USUAL_CPUS)) for name in needed(gke)}
-    missing = {name: most for name, most in sorted(needed(gke).items()) if most > has[name]}
+    has = {name: given.get(name, USUAL.get(name, _USUAL_CPUS)) for name in takes_up}
+    missing = {name: most for name, most in sorted(takes_up.items()) if most > has[name]}
     if not missing:
         return None
     takes = ", ".join(f"{most} {name} of {has[name]}" for name, most in missing.items())

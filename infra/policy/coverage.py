@@ -246,6 +246,7 @@ def _publishing() -> Iterator[str]:
     yield "```bash"
     yield "mkdir -p build/policy/infra"
     yield "cp -r infra/policy infra/admission build/policy/infra/"
+    yield "cp infra/address_ranges.py infra/configuration.py infra/gke_checks.py build/policy/infra/"
     yield "cp -r runtime/adk_gke_sandbox build/policy/"
     yield "cp infra/policy/PulumiPolicy.yaml infra/policy/__main__.py build/policy/"
     yield "cp requirements/infra.txt build/policy/requirements.txt"

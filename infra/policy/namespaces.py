@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
 from pulumi_policy import Severity
 
+from infra.address_ranges import METADATA, NODE_DNS
 from infra.policy import objects
 from infra.policy.network import INSIDE, is_nearly_everybody
 from infra.policy.project import grants
@@ -31,8 +32,9 @@ _HOST: Final = re.compile(r"([a-z0-9*-]+\.)*[a-z0-9-]+\.[a-z][a-z0-9-]*\.?", re.
 
 _DNS: Final = ("kube-dns", "node-local-dns")
 _DNS_PORTS: Final = frozenset({("TCP", 53), ("UDP", 53)})
-"""A single address on these ports alone is a name server: the cache of a node, Cloud DNS at the metadata server's
-address, the Service `kube-dns` (https://github.com/gke-labs/kube-agents/pull/1169: no credentials on this port)."""
+_NAME_SERVERS: Final = frozenset({METADATA, NODE_DNS})
+"""Addresses that are name servers on these ports, and on no others
+(https://github.com/gke-labs/kube-agents/pull/1169: no credentials on this port)."""
 
 
 def _labels(namespace: Resource) -> Mapping[str, Any]:
@@ -132,17 +134,44 @@ def _is_not_bounded(namespace: str, resources: Sequence[Resource]) -> Iterator[F
 
 
 def _reaches_inside(namespace: str, resources: Sequence[Resource]) -> Iterator[Finding]:
-    for policy in objects.of(resources, "NetworkPolicy"):
-        if objects.namespace(policy) != namespace:
-            continue
-        for rule in items(policy.inputs, "spec.egress"):
-            peers = items(rule, "to")
-            reached = [] if peers else ["every address"]
-            names = _resolves_names_alone(rule)
-            for peer in peers:
-                reached += _private_part(peer["ipBlock"], names) if "ipBlock" in peer else _pods(peer, names)
-            if reached:
-                yield Finding(f"NetworkPolicy {objects.name(policy)} allows {', '.join(reached)}", policy)
+    found = [
+        (policy, rule)
+        for policy in objects.of(resources, "NetworkPolicy")
+        if objects.namespace(policy) == namespace
+        for rule in items(policy.inputs, "spec.egress")
+    ]
+    servers = _name_servers([rule for _, rule in found])
+    for policy, rule in found:
+        peers = items(rule, "to")
+        reached = [] if peers else ["every address"]
+        names = _resolves_names_alone(rule)
+        for peer in peers:
+            if "ipBlock" not in peer:
+                reached += _pods(peer, names)
+            elif not (names and _cidr(peer["ipBlock"]) in servers):
+                reached += _private_part(peer["ipBlock"])
+        if reached:
+            yield Finding(f"NetworkPolicy {objects.name(policy)} allows {', '.join(reached)}", policy)
+
+
+def _name_servers(rules: Sequence[Mapping[str, Any]]) -> Set[str]:
+    """Return which addresses are name servers: beside those that are known, the one Service `kube-dns`.
+
+    Its address is the cluster's, and not in the policies. Of two that may be it neither is.
+    """
+    inside = {
+        _cidr(peer["ipBlock"])
+        for rule in rules
+        if _resolves_names_alone(rule)
+        for peer in items(rule, "to")
+        if "ipBlock" in peer and _private_part(peer["ipBlock"])
+    }
+    further = {each for each in inside - _NAME_SERVERS if ipaddress.ip_network(each).num_addresses == 1}
+    return _NAME_SERVERS | further if len(further) == 1 else _NAME_SERVERS
+
+
+def _cidr(block: Mapping[str, Any]) -> str:
+    return str(ipaddress.ip_network(block["cidr"], strict=False))
 
 
 def _resolves_names_alone(rule: Mapping[str, Any]) -> bool:
@@ -161,11 +190,9 @@ def _pods(peer: Mapping[str, Any], names: bool) -> list[str]:
     return [f"pods ({', '.join(f'{key}={value}' for key, value in {**namespace, **labels}.items()) or 'all'})"]
 
 
-def _private_part(block: Mapping[str, Any], names: bool) -> list[str]:
-    """Return the private ranges that a block of addresses lets through, unless it is a name server."""
+def _private_part(block: Mapping[str, Any]) -> list[str]:
+    """Return the private ranges that a block of addresses lets through."""
     cidr = ipaddress.ip_network(block["cidr"], strict=False)
-    if names and cidr.num_addresses == 1:
-        return []
     kept = [ipaddress.ip_network(each, strict=False) for each in block.get("except") or ()]
     return [
         str(private)

@@ -8,26 +8,13 @@ from typing import Any, Final
 
 from pulumi_policy import Severity
 
+from infra.address_ranges import NOT_THE_INTERNET, NOT_THE_INTERNET_IPV6
 from infra.policy.rule import Finding, Resource, ResourceRule, Rule, StackRule, at, items, shown, wants, wants_some
 
 SUBNETWORK: Final = "gcp:compute/subnetwork:Subnetwork"
 
-INSIDE: Final = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "fc00::/7",
-            "fe80::/10",
-        ),
-    )
-)
-"""Addresses of nodes, pods, services, the control plane and the metadata server
-(https://www.iana.org/assignments/iana-ipv4-special-registry)."""
+INSIDE: Final = (*NOT_THE_INTERNET, *NOT_THE_INTERNET_IPV6)
+"""Addresses of nodes, pods, services, the control plane and the metadata server."""
 
 _VPC: Final = "https://cloud.google.com/vpc/docs/"
 _FIREWALL: Final = "gcp:compute/firewall:Firewall"

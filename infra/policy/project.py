@@ -11,6 +11,7 @@ from typing import Any, Final
 from pulumi_policy import Severity
 from pulumi_policy.proxy import UnknownValueError
 
+from infra.gke_checks import leads_to_others
 from infra.policy.rule import (
     Check,
     Finding,
@@ -32,11 +33,6 @@ _PROJECT: Final = ("projects", "folder", "organizations")
 _EVERYBODY: Final = re.compile(r"\b(allUsers|allAuthenticatedUsers|publicRead(Write)?|authenticatedRead)\b")
 """Who is everybody in IAM, and in the access lists of Cloud Storage
 (https://cloud.google.com/storage/docs/access-control/lists#predefined-acl)."""
-
-_BASIC_ROLES: Final = ("roles/owner", "roles/editor", "roles/viewer")
-_LEADING_TO_OTHERS: Final = ("roles/iam.", "roles/resourcemanager.")
-"""Roles by which one becomes another account or grants oneself another role, but for those that only look
-(https://cloud.google.com/iam/docs/best-practices-service-accounts)."""
 
 _READER: Final = "roles/artifactregistry.reader"
 _ROTATION_SECONDS: Final = 90 * 24 * 3600
@@ -100,10 +96,6 @@ def _nobody_in_particular(resource: Resource) -> Iterator[str]:
         yield f"{resource.kind} {resource.name} names {who}"
 
 
-def _leads_to_others(role: str) -> bool:
-    return role in _BASIC_ROLES or (role.startswith(_LEADING_TO_OTHERS) and not role.endswith(("iewer", "rowser")))
-
-
 def _is_rotated(key: Resource) -> Iterator[str]:
     period = at(key.inputs, "rotationPeriod")
     seconds = str(period or "").removesuffix("s")
@@ -149,7 +141,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.CRITICAL,
         remedy="Grant a predefined role of the service that is used; on one account, grant it on that account alone",
         url="https://cloud.google.com/iam/docs/roles-overview#basic",
-        checks=(_roles(_leads_to_others, ", on all of the project"),),
+        checks=(_roles(leads_to_others, ", on all of the project"),),
         applies=_on(*_PROJECT),
     ),
     ResourceRule(

@@ -43,7 +43,9 @@ def gke() -> Given:
         "image": f"python@sha256:{'b' * 64}",
         "gcp:project": "a-project",
         "gcp:region": "europe-west4",
-        "projectQuotas": dict.fromkeys(("SSD_TOTAL_GB", "CPUS", "N2D_CPUS", "CPUS_PER_VM_FAMILY"), "100000"),
+        "projectQuotas": dict.fromkeys(
+            ("SSD_TOTAL_GB", "CPUS", "N2D_CPUS", "CPUS_PER_VM_FAMILY", "CPUS_ALL_REGIONS"), "100000"
+        ),
     }
 
 
@@ -235,6 +237,8 @@ def test_names_below_a_name_are_hosts(least: Given) -> None:
     [
         ("10.20.0.5:5432", False, False),
         ("100.64.0.0/10:6379", False, False),
+        ("240.1.0.5/32:5432", False, False),
+        ("198.18.0.0/15:5432", False, False),
         ("203.0.113.7/32:5432", True, False),
         ("0.0.0.0/0:4317", True, False),
         ("db.example.com:5432", True, True),
