@@ -135,7 +135,8 @@ class EnvironmentSettings:
     egress: Egress = "none"
     """What sandboxes may connect to: `none`, `fqdn` (hosts in `egressHosts`) or `internet` (all but private ranges).
 
-    Anything but `none` also gives the nodes a way out, Cloud NAT, where the stack makes the network.
+    Anything but `none` also gives the nodes a way out, Cloud NAT, where the stack makes the network, and lets sandboxes
+    resolve names: a program can send data out in the names that it asks for.
     """
     egress_hosts: tuple[str, ...] = ()
     """Host names that sandboxes may connect to on port 443 with `egress: fqdn`; `*.example.com` is all below it.
