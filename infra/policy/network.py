@@ -13,7 +13,7 @@ from infra.policy.rule import Finding, Resource, ResourceRule, Rule, StackRule, 
 
 SUBNETWORK: Final = "gcp:compute/subnetwork:Subnetwork"
 
-INSIDE: Final = (*NOT_THE_INTERNET, *NOT_THE_INTERNET_IPV6)
+INSIDE: Final[tuple[Any, ...]] = (*NOT_THE_INTERNET, *NOT_THE_INTERNET_IPV6)
 """Addresses of nodes, pods, services, the control plane and the metadata server."""
 
 _VPC: Final = "https://cloud.google.com/vpc/docs/"
