@@ -124,7 +124,8 @@ def probe_pod(contract: Contract, targets: Iterable[Target]) -> Document:
     }
 
 
-@check("namespaces", permission=_PERMISSION)
+# It has the contract's image, which the cluster must know of first.
+@check("job-admitted", permission=_PERMISSION)
 def agents_probe(cluster: AgentsCluster) -> Findings:
     """A pod under the agents' identity starts in their namespace, and runs to its end."""
     contract, pod = cluster.contract, cluster.agents_pod
