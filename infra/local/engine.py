@@ -5,8 +5,10 @@ Knows neither what a verb is for nor what must be in place for it; that is `stac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -224,6 +226,21 @@ def _stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -
             engine.wait()
             raise
     return engine.returncode
+
+
+def end_plugins(stack: Stack) -> None:
+    """End what an engine that was killed has left running; call it when none of this stack is alive.
+
+    Plugins are in process groups of their own, and some outlive their engine for hours. They have its environment, so
+    that the stack's home in it tells whose they are.
+    """
+    home = f"PULUMI_HOME={variables(stack)['PULUMI_HOME']}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        # One that has ended meanwhile, or is somebody else's.
+        with contextlib.suppress(OSError):
+            is_plugin = (process / "comm").read_text().startswith(("pulumi-resource", "pulumi-language"))
+            if is_plugin and home in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _worth_telling(line: str) -> bool:

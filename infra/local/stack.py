@@ -281,6 +281,7 @@ def _is_engine(pid: int) -> bool:
 
 def _prepare(stack: Stack, settings: Mapping[str, Setting], report: Report) -> None:
     """Write the working copies, create the stack if need be, and take over what a killed run left."""
+    engine.end_plugins(stack)
     _pair_language_host(stack)
     _write_project(stack)
     _write_configuration(stack, settings)

@@ -1,13 +1,16 @@
-"""What a user is told of a failed run: the cause, and of which resource, out of all that the engine prints."""
+"""How a run of the engine is judged without one: what a user is told of its failure, and what is done about it."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from infra.local.engine import Stack, StackError, causes, stream
+from infra.local.engine import Stack, StackError, causes, end_plugins, stream, variables
 
 GOOGLE = """\
  +  gcp:container:Cluster cluster creating (0s) error: 1 error occurred:
@@ -96,6 +99,20 @@ def engine_that_says(folder: Path, first: str, then: str) -> Stack:
     )
     script.chmod(0o755)
     return Stack(folder=folder, kubeconfig=None, tools={"pulumi": script})
+
+
+def test_plugins_that_outlived_their_engine_are_ended_and_those_of_others_are_not(tmp_path: Path) -> None:
+    plugin = tmp_path / "pulumi-resource-kubernetes"
+    plugin.write_text("#!/bin/sh\nread line\n")
+    plugin.chmod(0o755)
+    where = Stack(folder=tmp_path / "one", kubeconfig=None, tools={"pulumi": plugin})
+    another = dataclasses.replace(where, folder=tmp_path / "another")
+    ours, theirs = (subprocess.Popen([plugin], stdin=subprocess.PIPE, env=variables(each)) for each in (where, another))
+    with ours, theirs:
+        end_plugins(where)
+        assert ours.wait(timeout=10) == -signal.SIGKILL
+        assert theirs.poll() is None
+        theirs.communicate(b"\n")
 
 
 LOST = "Detected that /cache/pulumi-resource-kubernetes exited prematurely."
