@@ -18,7 +18,7 @@ import shlex
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +77,9 @@ NO_TESTS = 5
 LINE_BYTES = 16 * 1024**2
 """The longest line that a part may print."""
 
+REASONS = 12
+"""As many lines of a part are told again at the end, with the tests that failed: what pytest marks as reasons."""
+
 
 class Run:
     """What has come of the parts so far."""
@@ -84,6 +87,7 @@ class Run:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.took: list[str] = []
+        self.failures: list[str] = []
 
     async def lanes(self, lanes: Sequence[Lane]) -> None:
         """Run lanes side by side."""
@@ -95,17 +99,24 @@ class Run:
         for name, command in lane:
             print(f"== {name}: {shlex.join(command)}", flush=True)
             begin = time.monotonic()
-            code, counts = await run(name, command)
+            code, counts, failures = await run(name, command)
             self.took.append(f"{name} {time.monotonic() - begin:.1f} s")
             if code not in (0, NO_TESTS) and not counts["failed"] + counts["error"]:
                 # It is no test, or pytest did not come to its end.
-                print(f"== {name} failed with exit code {code}", flush=True)
+                failures = [f"== {name} failed with exit code {code}", *failures]
+                print(failures[0], flush=True)
                 counts["error"] += 1
             self.counts += counts
+            self.failures += failures
 
 
-async def run(name: str, command: Sequence[str]) -> tuple[int, Counter[str]]:
-    """Run a command and pass its lines on; return its exit code and the numbers of pytest's summary."""
+async def run(name: str, command: Sequence[str]) -> tuple[int, Counter[str], list[str]]:
+    """Run a command and pass its lines on.
+
+    Returns:
+        Its exit code, the numbers of pytest's summary, and the lines that name what failed and why: CI may show only
+        the end of all that is printed.
+    """
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=ROOT,
@@ -118,12 +129,18 @@ async def run(name: str, command: Sequence[str]) -> tuple[int, Counter[str]]:
     )
     assert process.stdout
     counts: Counter[str] = Counter()
+    failed: list[str] = []
+    reasons: deque[str] = deque(maxlen=REASONS)
     try:
         async for line in process.stdout:
             text = line.decode(errors="replace").rstrip()
             print(f"{name} | {text}", flush=True)
             counts = summary(text) or counts
-        return await process.wait(), counts
+            if text.startswith(("FAILED ", "ERROR ")):
+                failed.append(f"{name} | {text}")
+            elif re.match(r"E {3,}|\s+\S+: \w*Warning: ", text):
+                reasons.append(f"{name} | {text:.300}")
+        return await process.wait(), counts, [*reasons, *failed] if failed or counts["warning"] else []
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -158,7 +175,7 @@ async def main(arguments: Sequence[str]) -> int:
     done = Run()
     for lanes in (PREPARE, *([[[("tests", [*PYTEST, "", *arguments])]]] if arguments else EVERYTHING)):
         await done.lanes(lanes)
-    print(f"== {', '.join(done.took)}", flush=True)
+    print(f"== {', '.join(done.took)}", *done.failures, sep="\n", flush=True)
     # CI closes on this line: it has to be the last thing printed.
     print(last_line(done.counts, time.monotonic() - begin), flush=True)
     return 1 if done.counts["failed"] + done.counts["error"] else 0
