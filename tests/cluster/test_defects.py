@@ -26,7 +26,7 @@ from kubernetes import client
 
 from adk_gke_sandbox import ConfigError, GkeCodeExecutor, Limits
 from adk_gke_sandbox.contract import EXECUTOR_RULES, Contract
-from adk_gke_sandbox.execution import Reason
+from adk_gke_sandbox.execution import Output, Reason
 from adk_gke_sandbox.sandbox import Sandbox
 from infra.local import credentials
 from infra.local.layout import Layout
@@ -210,15 +210,14 @@ def test_d6_the_server_has_deadlines_of_its_own(room: Room) -> None:
 
 
 def test_d7_an_abort_ends_the_program_and_deletes_its_job(room: Room) -> None:
-    context = adk_context()
-    thread, results = room.start("print('on', flush=True)\nimport time; time.sleep(600)", context=context)
-    (pod,) = room.pods()
-    wait_for(lambda: '"on\\n"' in room.core.read_namespaced_pod_log(pod.metadata.name, room.namespace))
-    context.is_aborted = True
-    thread.join(30)
-    (result,) = results
-    assert "Aborted: the caller aborted the execution" in result.stderr
-    assert result.stdout == "on\n"
+    received = threading.Event()
+    outcome = room.executor()._sandbox.run(
+        "print('on', flush=True)\nimport time; time.sleep(600)",
+        on_event=lambda event: received.set() if isinstance(event, Output) else None,
+        aborted=received.is_set,
+    )
+    assert (outcome.reason, outcome.message) == (Reason.ABORTED, "the caller aborted the execution")
+    assert outcome.stdout == b"on\n"
     assert all(job.metadata.deletion_timestamp for job in room.batch.list_namespaced_job(room.namespace).items)
 
 
