@@ -6,6 +6,7 @@ Knows neither what a verb is for nor what must be in place for it; that is `stac
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -40,6 +41,9 @@ _VIOLATION: Final = re.compile(r"^ +- \[mandatory\].*  (?P<rule>[\w-]+)  \((?P<r
 _ANNOUNCED: Final = re.compile(r"\d+ errors? occurred:")
 _TOLD_AGAIN: Final = re.compile(r"sdk-v2/provider\d*\.go:\d+: sdk\.helper_schema: ")
 """The bridge to Terraform's providers logs an error where it happens, and again in the list of what it returns."""
+
+_PLUGINS: Final = (b"pulumi-resource-", b"pulumi-language-")
+"""What the names of plugins begin with; that of the program's interpreter is `pulumi-language-python-exec`."""
 
 _PLUGIN_ENDED: Final = re.compile(r"Detected that .+ exited prematurely")
 _CONSEQUENCE: Final = re.compile(
@@ -231,16 +235,34 @@ def _stream(stack: Stack, verb: str, arguments: Sequence[str], report: Report) -
 def end_plugins(stack: Stack) -> None:
     """End what an engine that was killed has left running; call it when none of this stack is alive.
 
-    Plugins are in process groups of their own, and some outlive their engine for hours. They have its environment, so
-    that the stack's home in it tells whose they are.
+    Plugins, and the program that one of them runs, are in process groups of their own, and some outlive their engine
+    for hours. They have its environment, so that the stack's home in it tells whose they are.
     """
     home = f"PULUMI_HOME={variables(stack)['PULUMI_HOME']}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         # One that has ended meanwhile, or is somebody else's.
         with contextlib.suppress(OSError):
-            is_plugin = (process / "comm").read_text().startswith(("pulumi-resource", "pulumi-language"))
+            # An interpreter comes before a plugin that is a script.
+            words = (process / "cmdline").read_bytes().split(b"\0")[:3]
+            is_plugin = any(word.rpartition(b"/")[2].startswith(_PLUGINS) for word in words)
             if is_plugin and home in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGKILL)
+
+
+def remove_unfinished(stack: Stack) -> None:
+    """Remove what an engine that was killed has left half written; call it when none of this stack is alive.
+
+    The state itself is written beside its place and then moved there. The attributes that lie beside each file are
+    written in place; with half of them the engine refuses the file ("failed to load checkpoint: EOF"), and without any
+    it reads it (https://github.com/google/go-cloud/blob/master/blob/fileblob/attrs.go).
+    """
+    for path in stack.backend.rglob("*.tmp"):
+        path.unlink()
+    for path in stack.backend.rglob("*.attrs"):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            path.unlink()
 
 
 def _worth_telling(line: str) -> bool:

@@ -286,6 +286,7 @@ def _prepare(stack: Stack, settings: Mapping[str, Setting], report: Report) -> N
     _write_project(stack)
     _write_configuration(stack, settings)
     stack.backend.mkdir(exist_ok=True)
+    engine.remove_unfinished(stack)
     # No engine is alive that could have written these.
     if stale := _locks(stack):
         report(f"an earlier run on stack {stack.name} was killed: taking its lock over")

@@ -261,7 +261,7 @@ def test_run_that_was_killed_while_it_created_the_stack_is_taken_over(trial: Tri
 
 
 def test_run_that_was_killed_is_taken_over(trial: Trial, core: client.CoreV1Api) -> None:
-    """Between two creates: the engine's lock stays behind, and objects that its state may not know."""
+    """Between two creates: the engine's lock stays behind, half a file, and objects that its state may not know."""
     program = (
         "import sys; from pathlib import Path; from infra.local import stack;"
         "from infra.local.layout import Layout; import dataclasses;"
@@ -280,6 +280,9 @@ def test_run_that_was_killed_is_taken_over(trial: Trial, core: client.CoreV1Api)
             time.sleep(0.005)
         os.killpg(driver.pid, signal.SIGKILL)
     assert list(locks.rglob("*.json"))
+    # As they are if the kill comes while the engine writes them.
+    for path in trial.where.backend.rglob("*.attrs"):
+        path.write_bytes(b"")
     assert "an earlier run on stack local was killed: taking its lock over" in trial.up()
     trial.preview()
 

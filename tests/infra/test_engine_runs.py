@@ -101,8 +101,9 @@ def engine_that_says(folder: Path, first: str, then: str) -> Stack:
     return Stack(folder=folder, kubeconfig=None, tools={"pulumi": script})
 
 
-def test_plugins_that_outlived_their_engine_are_ended_and_those_of_others_are_not(tmp_path: Path) -> None:
-    plugin = tmp_path / "pulumi-resource-kubernetes"
+@pytest.mark.parametrize("name", ["pulumi-resource-kubernetes", "pulumi-language-python-exec"])
+def test_plugins_that_outlived_their_engine_are_ended_and_those_of_others_are_not(tmp_path: Path, name: str) -> None:
+    plugin = tmp_path / name
     plugin.write_text("#!/bin/sh\nread line\n")
     plugin.chmod(0o755)
     where = Stack(folder=tmp_path / "one", kubeconfig=None, tools={"pulumi": plugin})
