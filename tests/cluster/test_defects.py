@@ -13,6 +13,7 @@ import pickle
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +69,17 @@ class Room:
         thread.start()
         wait_for(lambda: any(pod.status.phase == "Running" for pod in self.pods()))
         return thread, results
+
+    @contextmanager
+    def running(self, **settings: Any) -> Iterator[None]:
+        """Have a program run while the block lasts."""
+        context = adk_context()
+        thread, _ = self.start("import time; time.sleep(600)", context=context, **settings)
+        try:
+            yield
+        finally:
+            context.is_aborted = True
+            thread.join()
 
     def pods(self) -> list[Any]:
         return list(self.core.list_namespaced_pod(self.namespace).items)
@@ -159,14 +171,12 @@ def test_a_registry_that_does_not_answer_is_named_at_the_schedule_deadline(room:
 
 
 def test_d3_a_config_map_has_its_owner_from_the_first_moment(room: Room) -> None:
-    thread, results = room.start("import time; time.sleep(5)")
-    (found,) = [item for item in room.core.list_namespaced_config_map(room.namespace).items if item.immutable]
+    with room.running():
+        (found,) = [item for item in room.core.list_namespaced_config_map(room.namespace).items if item.immutable]
+        (job,) = room.batch.list_namespaced_job(room.namespace).items
     (owner,) = found.metadata.owner_references
-    (job,) = room.batch.list_namespaced_job(room.namespace).items
     assert (owner.kind, owner.uid) == ("Job", job.metadata.uid)
     assert len(found.metadata.managed_fields) == 1, "it was written once, so it had its owner at once"
-    thread.join()
-    assert results
 
 
 def test_d4_the_shipped_role_is_enough_and_has_no_patch(sandbox: Sandbox) -> None:
@@ -202,11 +212,10 @@ def test_d6_a_program_that_runs_too_long_is_killed_with_all_its_children(room: R
 
 
 def test_d6_the_server_has_deadlines_of_its_own(room: Room) -> None:
-    thread, _ = room.start("import time; time.sleep(3)", timeout_seconds=20, schedule_timeout_seconds=40)
-    (job,) = room.batch.list_namespaced_job(room.namespace).items
+    with room.running(timeout_seconds=20, schedule_timeout_seconds=40):
+        (job,) = room.batch.list_namespaced_job(room.namespace).items
     assert job.spec.active_deadline_seconds == 40 + 20 + 30
     assert job.spec.template.spec.active_deadline_seconds == 40 + 20 + 15
-    thread.join()
 
 
 def test_d7_an_abort_ends_the_program_and_deletes_its_job(room: Room) -> None:
@@ -222,10 +231,9 @@ def test_d7_an_abort_ends_the_program_and_deletes_its_job(room: Room) -> None:
 
 
 def test_d8_the_job_is_deleted_on_return_and_would_expire_otherwise(room: Room) -> None:
-    thread, _ = room.start("import time; time.sleep(2)")
-    (job,) = room.batch.list_namespaced_job(room.namespace).items
+    with room.running():
+        (job,) = room.batch.list_namespaced_job(room.namespace).items
     assert job.spec.ttl_seconds_after_finished == 60
-    thread.join()
     left = room.batch.list_namespaced_job(room.namespace).items
     assert all(job.metadata.deletion_timestamp for job in left)
 
@@ -399,9 +407,8 @@ def test_d31_a_program_that_fails_is_no_error_of_the_agents_process(
 
 
 def test_d32_every_object_tells_whose_it_is_by_hashes(room: Room) -> None:
-    thread, _ = room.start("import time; time.sleep(3)", labels={"team": "search"})
-    found = room.objects()
-    thread.join()
+    with room.running(labels={"team": "search"}):
+        found = room.objects()
     assert {type(item).__name__ for item in found} == {"V1Job", "V1Pod", "V1ConfigMap"}
     for item in found:
         labels = item.metadata.labels

@@ -43,7 +43,7 @@ def refusal(path: Path) -> str:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, str(ROOT / "infra" / "cost"), *map(str, arguments)]
-    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=15)
+    return subprocess.run(line, check=False, capture_output=True, text=True)
 
 
 # -- the command

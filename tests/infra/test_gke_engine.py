@@ -278,7 +278,7 @@ def user(staging: Trial, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def command(*arguments: object, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     line = [str(Path(sys.executable).with_name("adk-gke-sandbox")), *map(str, arguments)]
-    return subprocess.run(line, env=env, check=False, capture_output=True, text=True, timeout=90)
+    return subprocess.run(line, env=env, check=False, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
