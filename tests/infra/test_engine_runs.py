@@ -104,11 +104,12 @@ def engine_that_says(folder: Path, first: str, then: str) -> Stack:
 @pytest.mark.parametrize("name", ["pulumi-resource-kubernetes", "pulumi-language-python-exec"])
 def test_plugins_that_outlived_their_engine_are_ended_and_those_of_others_are_not(tmp_path: Path, name: str) -> None:
     plugin = tmp_path / name
-    plugin.write_text("#!/bin/sh\nread line\n")
-    plugin.chmod(0o755)
+    plugin.write_text("read line\n")
     where = Stack(folder=tmp_path / "one", kubeconfig=None, tools={"pulumi": plugin})
     another = dataclasses.replace(where, folder=tmp_path / "another")
-    ours, theirs = (subprocess.Popen([plugin], stdin=subprocess.PIPE, env=variables(each)) for each in (where, another))
+    # By its interpreter, whose name the process then has.
+    command = ["/bin/sh", plugin]
+    ours, theirs = (subprocess.Popen(command, stdin=subprocess.PIPE, env=variables(each)) for each in (where, another))
     with ours, theirs:
         end_plugins(where)
         assert ours.wait(timeout=10) == -signal.SIGKILL
