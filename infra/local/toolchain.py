@@ -356,6 +356,7 @@ def _build_one(component: Component, tool: Path, cache: Path, scratch: Path, tic
         shutil.copy(_module_file(component, tool, source, environment, log, module, path), target / file)
         (target / file).chmod(0o755)
     linker = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in component.variables.items())])
+    _replace(component, tool, source, environment, log)
     common = ["-trimpath", "-pgo=off", "-tags", component.tags, "-ldflags", linker, "-o", f"{target}/"]
     plain = [package for package in component.packages.values() if package.rpartition("/")[2] in component.packages]
     if plain:
@@ -369,6 +370,20 @@ def _build_one(component: Component, tool: Path, cache: Path, scratch: Path, tic
     for old in folder.parent.glob(f"{component.name}-" + "[0-9a-f]" * 16):
         shutil.rmtree(old)
     target.rename(folder)
+
+
+def _replace(component: Component, tool: Path, source: Path, environment: dict[str, str], log: Path) -> None:
+    """Change a file of a module as ``replace.json`` says, which has the reason. The module is this build's own copy."""
+    replacement = source / "replace.json"
+    if not replacement.exists():
+        return
+    said = json.loads(replacement.read_text())
+    file = _module_file(component, tool, source, environment, log, said["module"], said["path"])
+    text = file.read_text()
+    if text.count(said["old"]) != 1:
+        raise SandboxError(f"{file} is not as the {replacement.name} of {component.name} expects it", "Look at both")
+    file.chmod(0o644)
+    file.write_text(text.replace(said["old"], said["new"]))
 
 
 def _module_file(

@@ -11,7 +11,6 @@ import logging
 import re
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -90,17 +89,25 @@ class Seen:
     left_out: list[str] = field(default_factory=list)
 
 
-class Reasons(logging.Handler):
-    """Keeps the reason of each execution, by its invocation."""
+@dataclass(kw_only=True)
+class Told:
+    """What the log says of an execution: why it ended, and how long its program ran."""
+
+    reason: str = ""
+    seconds: float = float("inf")
+
+
+class Records(logging.Handler):
+    """Keeps what the log says of each execution, by its invocation."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.found: dict[str, str] = {}
+        self.found: dict[str, Told] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         told = vars(record)
         if "reason" in told:
-            self.found[told["invocation_id"]] = told["reason"]
+            self.found[told["invocation_id"]] = Told(reason=told["reason"], seconds=told["timings"]["run"])
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +119,8 @@ def executor(contract: Contract, agent_kubeconfig: Path, leftovers: Callable[[],
 
 
 @pytest.fixture(scope="module")
-def reasons() -> Iterator[Mapping[str, str]]:
-    logger, handler = logging.getLogger("adk_gke_sandbox"), Reasons()
+def told() -> Iterator[Mapping[str, Told]]:
+    logger, handler = logging.getLogger("adk_gke_sandbox"), Records()
     before = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -123,40 +130,38 @@ def reasons() -> Iterator[Mapping[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def ahead(
-    executor: Any, reasons: Mapping[str, str], request: pytest.FixtureRequest
-) -> Iterator[dict[str, Future[Seen]]]:
+def ahead(executor: Any, told: Mapping[str, Told], request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Seen]]]:
     """What is to come of the selected cases that are one execution."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = {}
         for item in request.session.items:
             name = getattr(item, "callspec", None) and item.callspec.params.get("execution")
             if name and name not in found:
-                found[name] = pool.submit(execute, executor, reasons, CASES[name])
+                found[name] = pool.submit(execute, executor, told, CASES[name])
         yield found
         pool.shutdown(cancel_futures=True)
 
 
-def execute(executor: Any, reasons: Mapping[str, str], case: Case) -> Seen:
+def execute(executor: Any, told: Mapping[str, Told], case: Case) -> Seen:
     from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionUtils, File
 
     code = case.programs[0]
     if case.how == "surrogates-in-code":
         code = code.replace("PAIR", "\ud83c\udf78").replace("LONE", "\ud83c")
     made = executor.model_copy(update=dict(case.settings))
-    begin = time.monotonic()
     result = made.execute_code(
         SimpleNamespace(invocation_id=case.name),
         CodeExecutionInput(code=code, input_files=[File(name=name, content=data) for name, data in case.files]),
     )
     part = CodeExecutionUtils.build_code_execution_result_part(result)
+    log = told.get(case.name, Told())
     return Seen(
         stdout=result.stdout,
         model=part.code_execution_result.output,
         files={file.name: file.content for file in result.output_files},
         exit_code=result.exit_code,
-        seconds=time.monotonic() - begin,
-        reason=reasons.get(case.name, ""),
+        seconds=log.seconds,
+        reason=log.reason,
     )
 
 

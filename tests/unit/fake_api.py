@@ -80,6 +80,8 @@ class FakeApi:
     times: list[float] = field(default_factory=list)
     date: str = ""
     hangs_over: int = 0
+    watches_stay: bool = False
+    """Whether a watch stays open after its events, although others follow it."""
     on_call: dict[tuple[str, str], Callable[[], None]] = field(default_factory=dict)
     """Called when a call of this verb and resource arrives."""
     on_log: Callable[[], None] = lambda: None
@@ -169,7 +171,7 @@ class _Handler(Handler):
             script = self.api.watches.get(resource, [])
             for event in script[number - 1] if number <= len(script) else []:
                 self._chunk(json.dumps(event).encode() + b"\n")
-            stays = number >= len(script)
+            stays = self.api.watches_stay or number >= len(script)
             while stays and resource in ("pods", "events") and not self.api.stopped.is_set():
                 with contextlib.suppress(queue.Empty):
                     self._chunk(json.dumps(self.api.pushed[resource].get(timeout=0.05)).encode() + b"\n")

@@ -299,11 +299,20 @@ def test_a_sandbox_that_is_lost_without_proof_is_not_replaced_and_counts_as_star
 
 
 def test_the_last_word_on_a_pod_is_awaited_when_its_log_is_gone_first(api: FakeApi) -> None:
-    api.watches["pods"] = [[added(WAITING), added(going(WAITING))]]
-    api.faults["get", "pods/log", 1] = Fault(status=404, reason="NotFound")
-    api.faults["get", "pods/log", 2] = Fault(status=404, reason="NotFound")
-    last = [added(going(NEVER_MADE), "DELETED"), added(RUNNING)]
-    api.on_call["get", "pods/log"] = lambda: api.pushed["pods"].put(last.pop(0)) if last else None
+    api.watches["pods"] = [[added(WAITING), added(going(WAITING))], [added(RUNNING)]]
+    api.watches_stay = True
+    api.faults["get", "pods/log", 0] = Fault(status=404, reason="NotFound")
+
+    def tell_of_its_end() -> None:
+        if api.count["get", "pods/log"] == 1:
+            api.pushed["pods"].put(added(going(NEVER_MADE), "DELETED"))
+
+    def let_the_next_one_run() -> None:
+        if api.count["create", "jobs"] == 2:
+            api.faults.clear()
+
+    api.on_call["get", "pods/log"] = tell_of_its_end
+    api.on_call["create", "jobs"] = let_the_next_one_run
     outcome = run(api)
     assert outcome.name.endswith("-2")
     assert api.count["create", "jobs"] == 2

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,3 +225,18 @@ def test_a_failed_build_names_the_component_and_its_log_and_leaves_no_scratch(
         toolchain.ensure(["cluster"], cache, print)
     assert str(raised.value) == f"building etcd failed: no network. The whole log is {cache}/log/etcd.log"
     assert not (cache / "build").exists()
+
+
+def test_a_file_of_a_module_is_replaced_only_where_it_is_as_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pod.go"
+    monkeypatch.setattr(toolchain, "_module_file", lambda *_: file)
+    (tmp_path / "replace.json").write_text(json.dumps({"module": "any", "path": "any", "old": "a", "new": "b"}))
+    given: Any = (ETCD, Path("go"), tmp_path, {}, tmp_path / "log")
+    file.write_text("an a")
+    with pytest.raises(SandboxError, match=r"pod.go is not as the replace.json of etcd expects it. Look at both"):
+        toolchain._replace(*given)
+    file.write_text("no others: a")
+    toolchain._replace(*given)
+    assert file.read_text() == "no others: b"
